@@ -1,0 +1,1 @@
+//! Words shared by rudeld and rudel: configuration, control requests, snapshots.

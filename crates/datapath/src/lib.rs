@@ -1,0 +1,1 @@
+//! The XDP packet filter of rudel and its loader.

@@ -1,0 +1,3 @@
+//! Clusters of network namespaces on one machine: demo, end-to-end tests, benchmarks.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The membership protocol of rudel as a value: no clock, no socket, no thread.

@@ -1,0 +1,3 @@
+//! The control tool of the rudel cluster daemon.
+
+fn main() {}
