@@ -1,1 +1,10 @@
-//! The membership protocol of rudel as a value: no clock, no socket, no thread.
+//! lib
+#![forbid(unsafe_code)]
+pub mod bucket;
+pub mod config;
+pub mod id;
+pub mod seal;
+pub mod share;
+pub mod time;
+pub mod view;
+pub mod wire;

@@ -1,0 +1,487 @@
+//! Sealing: nothing that an outsider sends, changes or repeats gets past here.
+//!
+//! ```text
+//!  0        4  5       9 10                 …                    …            +8          +8
+//! ┌────────┬──┬────────┬──┬──────────────┬──┬────────────────┬───────────┬───────────┬ ─ ─ ─ ─ ┬─────┐
+//! │ "RUDL" │v1│key hint│cl│ cluster name │nl│ node name      │incarnation│ sequence  │ sealed  │ tag │
+//! └────────┴──┴────────┴──┴──────────────┴──┴────────────────┴───────────┴───────────┴ ─ ─ ─ ─ ┴─────┘
+//!  └──────────────────────── associated data (in the clear) ────────────────────────┘           16 bytes
+//! ```
+//!
+//! Each sender has, for each incarnation, a key of its own (HKDF-SHA-256, RFC 5869, over cluster, name and
+//! incarnation), and the sequence number is the nonce of ChaCha20-Poly1305 (RFC 8439): a nonce repeats only if an
+//! incarnation does. Names are in the clear so that a node with a wrong key can be named to the administrator.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use chacha20poly1305::aead::{AeadInPlace, KeyInit};
+use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce, Tag};
+use hkdf::Hkdf;
+use sha2::Sha256;
+use zeroize::Zeroize;
+
+use crate::id::{CLUSTER_NAME_LEN_MAX, ClusterName, Incarnation, NODE_NAME_LEN_MAX, NodeId, NodeName};
+use crate::wire::{Reader, Writer};
+
+/// Largest datagram in bytes: what fits IPv6's minimum MTU of 1,280 (RFC 8200 section 5) behind its and UDP's header.
+pub const DATAGRAM_LEN_MAX: usize = 1232;
+
+const MAGIC: [u8; 4] = *b"RUDL";
+const VERSION: u8 = 1;
+const TAG_LEN: usize = 16;
+/// Sub-keys kept per opener: every node in a few incarnations. Beyond it the cache starts afresh.
+const CACHE_LEN_MAX: usize = 256;
+
+/// The secret that all nodes of a cluster share.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClusterKey([u8; 32]);
+
+impl ClusterKey {
+    /// A key from its bytes.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        ClusterKey(bytes)
+    }
+
+    /// The seed of the flow hash, so that an outsider cannot choose flows that all meet in one bucket.
+    ///
+    /// A function of the key alone: every node hashes alike.
+    pub fn flow_hash_seed(&self) -> u32 {
+        let mut seed = [0; 4];
+        self.expand(&[b"rudel flow hash seed"], &mut seed);
+        u32::from_be_bytes(seed)
+    }
+
+    /// Four bytes that tell keys apart without telling anything about them.
+    fn hint(&self) -> [u8; 4] {
+        let mut hint = [0; 4];
+        self.expand(&[b"rudel key hint"], &mut hint);
+        hint
+    }
+
+    fn cipher(&self, cluster: &str, name: &str, incarnation: Incarnation) -> ChaCha20Poly1305 {
+        let mut key = [0; 32];
+        self.expand(
+            &[
+                b"rudel datagram v1\0",
+                cluster.as_bytes(),
+                b"\0",
+                name.as_bytes(),
+                b"\0",
+                &incarnation.0.to_be_bytes(),
+            ],
+            &mut key,
+        );
+        let cipher = ChaCha20Poly1305::new(Key::from_slice(&key));
+        key.zeroize();
+        cipher
+    }
+
+    fn expand(&self, info: &[&[u8]], okm: &mut [u8]) {
+        Hkdf::<Sha256>::new(Some(b"rudel"), &self.0)
+            .expand_multi_info(info, okm)
+            .expect("HKDF-SHA-256 gives up to 8,160 bytes (RFC 5869 2.3)");
+    }
+}
+
+impl Drop for ClusterKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for ClusterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClusterKey(secret)")
+    }
+}
+
+/// The keys of a node: the first seals, all open. Two, while a key is being rotated.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    keys: Vec<ClusterKey>,
+}
+
+impl Keys {
+    /// `sealing` seals and opens; `accepted` only open.
+    pub fn new(sealing: ClusterKey, accepted: impl IntoIterator<Item = ClusterKey>) -> Self {
+        Keys { keys: std::iter::once(sealing).chain(accepted).collect() }
+    }
+
+    /// The key that seals.
+    pub fn sealing(&self) -> &ClusterKey {
+        &self.keys[0]
+    }
+}
+
+/// Where an authentic datagram comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// The node's identity in this cluster.
+    pub id: NodeId,
+    /// Its name.
+    pub name: NodeName,
+    /// The run of its daemon.
+    pub incarnation: Incarnation,
+    /// The datagram's number in that run.
+    pub sequence: u64,
+}
+
+/// Why a datagram was not let in. None of these affects the node's state.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Rejection {
+    /// It is not of this protocol, or too short or too long.
+    #[error("not a rudel datagram")]
+    Foreign,
+    /// A version of the protocol that this program does not speak.
+    #[error("protocol version {0}, this node speaks {VERSION}: upgrade the older node")]
+    Version(u8),
+    /// It belongs to a cluster of another name on the same group.
+    #[error(
+        "node {name} belongs to cluster \"{cluster}\": check [cluster] name, or give each cluster its own [heartbeat] group"
+    )]
+    Cluster {
+        /// The name of its cluster.
+        cluster: String,
+        /// The name of its sender.
+        name: String,
+    },
+    /// It is sealed with a key that this node does not have.
+    #[error(
+        "node {name} has another cluster key: copy the same key file to every node (compare `rudel key fingerprint`)"
+    )]
+    Key {
+        /// The name of its sender.
+        name: String,
+    },
+    /// It names a key that this node has, but was not sealed with it: forged or damaged.
+    #[error("a datagram in the name of {name} was forged or damaged on its way")]
+    Forged {
+        /// The name in it.
+        name: String,
+    },
+    /// It, or a later one of the same sender, was received before.
+    #[error("a datagram of {name} was repeated")]
+    Repeated {
+        /// The name of its sender.
+        name: String,
+    },
+    /// Its sender has been seen in a later run.
+    #[error("a datagram of an earlier run of {name}")]
+    Outdated {
+        /// The name of its sender.
+        name: String,
+    },
+    /// Another machine uses the name of a node that is alive.
+    #[error("two machines are named {name}: give each node its own [node] name")]
+    DuplicateName {
+        /// The name.
+        name: String,
+    },
+    /// It is authentic, but its inside makes no sense: a fault of the sender's program.
+    #[error("a datagram of {name} cannot be understood: {what}")]
+    Malformed {
+        /// The name of its sender.
+        name: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A view from a node that has not been proved alive; it will be repeated.
+    #[error("a view of {name}, which has not been proved alive")]
+    Unproven {
+        /// The name of its sender.
+        name: String,
+    },
+}
+
+impl Rejection {
+    /// The reason in one word, as metrics label it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Rejection::Foreign => "foreign",
+            Rejection::Version(_) => "version",
+            Rejection::Cluster { .. } => "cluster",
+            Rejection::Key { .. } => "key",
+            Rejection::Forged { .. } => "forged",
+            Rejection::Repeated { .. } => "repeated",
+            Rejection::Outdated { .. } => "outdated",
+            Rejection::DuplicateName { .. } => "duplicate_name",
+            Rejection::Malformed { .. } => "malformed",
+            Rejection::Unproven { .. } => "unproven",
+        }
+    }
+}
+
+/// Seals what one node sends in one incarnation.
+#[derive(Clone)]
+pub struct Sealer {
+    cluster: ClusterName,
+    name: NodeName,
+    incarnation: Incarnation,
+    hint: [u8; 4],
+    cipher: ChaCha20Poly1305,
+}
+
+impl Sealer {
+    /// A sealer for one run of one node.
+    pub fn new(keys: &Keys, cluster: &ClusterName, name: &NodeName, incarnation: Incarnation) -> Self {
+        let key = keys.sealing();
+        Sealer {
+            cluster: cluster.clone(),
+            name: name.clone(),
+            incarnation,
+            hint: key.hint(),
+            cipher: key.cipher(cluster.as_str(), name.as_str(), incarnation),
+        }
+    }
+
+    /// Seals `message` as datagram number `sequence`. A number must not be used twice.
+    pub fn seal(&self, sequence: u64, message: &[u8]) -> Vec<u8> {
+        let mut header = Writer::default();
+        header.bytes(&MAGIC);
+        header.u8(VERSION);
+        header.bytes(&self.hint);
+        header.text(self.cluster.as_str());
+        header.text(self.name.as_str());
+        header.u64(self.incarnation.0);
+        header.u64(sequence);
+        let mut datagram = header.finish();
+        let start = datagram.len();
+        datagram.extend_from_slice(message);
+        let (header, body) = datagram.split_at_mut(start);
+        let tag = self
+            .cipher
+            .encrypt_in_place_detached(&nonce(sequence), header, body)
+            .expect("a datagram is far below the 256 GiB that ChaCha20-Poly1305 can seal");
+        datagram.extend_from_slice(&tag);
+        debug_assert!(datagram.len() <= DATAGRAM_LEN_MAX);
+        datagram
+    }
+}
+
+/// Opens what the nodes of the cluster send.
+#[derive(Clone)]
+pub struct Opener {
+    cluster: ClusterName,
+    keys: Vec<(ClusterKey, [u8; 4])>,
+    /// By key, name and incarnation; only what once opened a datagram is kept, so outsiders cannot fill it.
+    ciphers: BTreeMap<(usize, NodeName, Incarnation), ChaCha20Poly1305>,
+}
+
+impl Opener {
+    /// An opener for all nodes of `cluster`.
+    pub fn new(keys: &Keys, cluster: &ClusterName) -> Self {
+        Opener {
+            cluster: cluster.clone(),
+            keys: keys.keys.iter().map(|key| (key.clone(), key.hint())).collect(),
+            ciphers: BTreeMap::new(),
+        }
+    }
+
+    /// Opens a datagram: who sent it, and what it says. That it is no repetition is not yet checked.
+    pub fn open(&mut self, datagram: &[u8]) -> Result<(Sender, Vec<u8>), Rejection> {
+        if datagram.len() > DATAGRAM_LEN_MAX {
+            return Err(Rejection::Foreign);
+        }
+        let mut reader = Reader::new(datagram);
+        let header = parse_header(&mut reader)?;
+        if header.cluster != self.cluster.as_str() {
+            return Err(Rejection::Cluster {
+                cluster: header.cluster.into(),
+                name: header.name.as_str().into(),
+            });
+        }
+        let rest = reader.rest();
+        let (associated, sealed) = datagram.split_at(datagram.len() - rest.len());
+        if sealed.len() < TAG_LEN {
+            return Err(Rejection::Foreign);
+        }
+        let (body, tag) = sealed.split_at(sealed.len() - TAG_LEN);
+        let mut known_hint = false;
+        for (index, (key, _)) in self.keys.iter().enumerate().filter(|(_, (_, hint))| *hint == header.hint) {
+            known_hint = true;
+            let slot = (index, header.name.clone(), header.incarnation);
+            let cached = self.ciphers.get(&slot).cloned();
+            let fresh = cached.is_none();
+            let cipher = cached.unwrap_or_else(|| {
+                key.cipher(self.cluster.as_str(), header.name.as_str(), header.incarnation)
+            });
+            let mut message = body.to_vec();
+            let opened = cipher.decrypt_in_place_detached(
+                &nonce(header.sequence),
+                associated,
+                &mut message,
+                Tag::from_slice(tag),
+            );
+            if opened.is_err() {
+                continue;
+            }
+            if fresh {
+                if self.ciphers.len() >= CACHE_LEN_MAX {
+                    self.ciphers.clear();
+                }
+                self.ciphers.insert(slot, cipher);
+            }
+            let sender = Sender {
+                id: NodeId::of(&self.cluster, &header.name),
+                name: header.name,
+                incarnation: header.incarnation,
+                sequence: header.sequence,
+            };
+            return Ok((sender, message));
+        }
+        let name = header.name.as_str().into();
+        Err(if known_hint { Rejection::Forged { name } } else { Rejection::Key { name } })
+    }
+}
+
+struct Header<'a> {
+    hint: [u8; 4],
+    cluster: &'a str,
+    name: NodeName,
+    incarnation: Incarnation,
+    sequence: u64,
+}
+
+fn parse_header<'a>(reader: &mut Reader<'a>) -> Result<Header<'a>, Rejection> {
+    let foreign = |_| Rejection::Foreign;
+    if reader.array::<4>().map_err(foreign)? != MAGIC {
+        return Err(Rejection::Foreign);
+    }
+    let version = reader.u8().map_err(foreign)?;
+    if version != VERSION {
+        return Err(Rejection::Version(version));
+    }
+    let hint = reader.array().map_err(foreign)?;
+    let cluster = reader.text(CLUSTER_NAME_LEN_MAX).map_err(foreign)?;
+    // Both names end up in messages for the administrator: nothing but their alphabet may get there.
+    ClusterName::new(cluster).map_err(|_| Rejection::Foreign)?;
+    let name = reader.text(NODE_NAME_LEN_MAX).map_err(foreign)?;
+    let name = NodeName::new(name).map_err(|_| Rejection::Foreign)?;
+    let incarnation = Incarnation(reader.u64().map_err(foreign)?);
+    let sequence = reader.u64().map_err(foreign)?;
+    Ok(Header { hint, cluster, name, incarnation, sequence })
+}
+
+fn nonce(sequence: u64) -> Nonce {
+    let mut nonce = [0; 12];
+    nonce[4..].copy_from_slice(&sequence.to_be_bytes());
+    nonce.into()
+}
+
+/// Rejects repetitions of one sender's datagrams (RFC 4303 3.4.3): each number passes once, and none that is
+/// 128 or more behind the highest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplayWindow {
+    highest: u64,
+    /// Bit `i`: number `highest - i` has been seen.
+    seen: u128,
+}
+
+impl ReplayWindow {
+    /// Lets `sequence` pass if it is new, and remembers it.
+    pub fn accept(&mut self, sequence: u64) -> bool {
+        if sequence > self.highest {
+            let ahead = sequence - self.highest;
+            self.seen = if ahead < 128 { self.seen << ahead } else { 0 } | 1;
+            self.highest = sequence;
+            return true;
+        }
+        let behind = self.highest - sequence;
+        if behind >= 128 || self.seen >> behind & 1 == 1 {
+            return false;
+        }
+        self.seen |= 1 << behind;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts() -> (Keys, ClusterName, NodeName) {
+        let keys = Keys::new(ClusterKey::new([7; 32]), []);
+        (keys, ClusterName::new("web").unwrap(), NodeName::new("n1").unwrap())
+    }
+
+    #[test]
+    fn what_is_sealed_opens() {
+        let (keys, cluster, name) = parts();
+        let sealer = Sealer::new(&keys, &cluster, &name, Incarnation(5));
+        let (sender, message) = Opener::new(&keys, &cluster).open(&sealer.seal(9, b"hello")).unwrap();
+        assert_eq!(message, b"hello");
+        assert_eq!((sender.name, sender.incarnation, sender.sequence), (name, Incarnation(5), 9));
+    }
+
+    #[test]
+    fn no_bit_can_be_changed() {
+        let (keys, cluster, name) = parts();
+        let datagram = Sealer::new(&keys, &cluster, &name, Incarnation(5)).seal(9, b"hello");
+        let mut opener = Opener::new(&keys, &cluster);
+        for bit in 0..datagram.len() * 8 {
+            let mut changed = datagram.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(opener.open(&changed).is_err(), "bit {bit}");
+        }
+        for len in 0..datagram.len() {
+            assert!(opener.open(&datagram[..len]).is_err(), "length {len}");
+        }
+    }
+
+    #[test]
+    fn a_rejection_names_the_sender_and_the_reason() {
+        let (keys, cluster, name) = parts();
+        let datagram = Sealer::new(&keys, &cluster, &name, Incarnation(5)).seal(9, b"hello");
+        let other_keys = Keys::new(ClusterKey::new([8; 32]), []);
+        let other_cluster = ClusterName::new("dns").unwrap();
+        assert_eq!(
+            Opener::new(&other_keys, &cluster).open(&datagram),
+            Err(Rejection::Key { name: "n1".into() })
+        );
+        assert_eq!(
+            Opener::new(&keys, &other_cluster).open(&datagram),
+            Err(Rejection::Cluster { cluster: "web".into(), name: "n1".into() })
+        );
+        let mut version = datagram.clone();
+        version[4] = 2;
+        assert_eq!(Opener::new(&keys, &cluster).open(&version), Err(Rejection::Version(2)));
+        assert_eq!(Opener::new(&keys, &cluster).open(b"GET / HTTP/1.0"), Err(Rejection::Foreign));
+        let mut damaged = datagram;
+        *damaged.last_mut().unwrap() ^= 1;
+        assert_eq!(Opener::new(&keys, &cluster).open(&damaged), Err(Rejection::Forged { name: "n1".into() }));
+    }
+
+    #[test]
+    fn while_a_key_is_rotated_both_open() {
+        let (keys, cluster, name) = parts();
+        let old = Sealer::new(&keys, &cluster, &name, Incarnation(5)).seal(1, b"old");
+        let both = Keys::new(ClusterKey::new([8; 32]), [ClusterKey::new([7; 32])]);
+        let new = Sealer::new(&both, &cluster, &name, Incarnation(5)).seal(2, b"new");
+        let mut opener = Opener::new(&both, &cluster);
+        assert_eq!(opener.open(&old).unwrap().1, b"old");
+        assert_eq!(opener.open(&new).unwrap().1, b"new");
+        assert!(Opener::new(&keys, &cluster).open(&new).is_err());
+    }
+
+    #[test]
+    fn the_seed_depends_on_the_key_alone() {
+        assert_eq!(ClusterKey::new([7; 32]).flow_hash_seed(), ClusterKey::new([7; 32]).flow_hash_seed());
+        assert_ne!(ClusterKey::new([7; 32]).flow_hash_seed(), ClusterKey::new([8; 32]).flow_hash_seed());
+    }
+
+    #[test]
+    fn each_number_passes_once() {
+        let mut window = ReplayWindow::default();
+        assert!(window.accept(1));
+        assert!(!window.accept(1));
+        assert!(window.accept(200));
+        assert!(window.accept(73));
+        assert!(!window.accept(73));
+        assert!(!window.accept(72), "128 behind");
+        assert!(window.accept(201));
+        assert!(!window.accept(200));
+        assert!(window.accept(u64::MAX));
+        assert!(!window.accept(201));
+    }
+}

@@ -1,0 +1,482 @@
+//! What is inside a sealed datagram: pulses and views, in big-endian bytes.
+//!
+//! ```text
+//! pulse: 1 · host u64 · uptime_ms u32 · state u8 · flags u8 · weight u16 · adopted id · promise id
+//!          · keeping 32 bytes · n u8 · n × (id u64 · incarnation u64 · sequence u32 · age_us u32 · flags u8)
+//!          · m u8 · m × (seen u64 · passed u64)
+//! view:  2 · id · reason u8 · subject u64 · n u8 · n × (id u64 · incarnation u64 · weight u16)
+//!          · 256 × member index u8 (255 = nobody)
+//! id:    epoch u64 · node u64 · incarnation u64
+//! ```
+//!
+//! 32 nodes with the longest names fit [`DATAGRAM_LEN_MAX`](crate::seal::DATAGRAM_LEN_MAX); a test holds that.
+
+use crate::bucket::{BUCKET_COUNT, BucketSet};
+use crate::id::{Identity, Incarnation, NodeId, ViewId};
+use crate::share::NOBODY;
+use crate::view::{MEMBERS_MAX, Member, Reason, View};
+
+/// Most entries of a heard table: every peer of a full cluster, and a twin of one's own name.
+pub const HEARD_MAX: usize = 32;
+/// Most interfaces that a pulse carries packet counts of.
+pub const AUDITS_MAX: usize = 8;
+
+const KIND_PULSE: u8 = 1;
+const KIND_VIEW: u8 = 2;
+const NO_OWNER: u8 = u8::MAX;
+
+/// What a node is about, as it says in its pulses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum NodeState {
+    /// Just started (or started again after a stall): it only listens.
+    Listening = 0,
+    /// It waits for a view that names it.
+    Joining = 1,
+    /// A member with a share.
+    Active = 2,
+    /// A member that gives its share away and stays.
+    Draining = 3,
+    /// A member that gives its share away and goes.
+    Leaving = 4,
+    /// It found another node with its name alive, owns nothing, and takes no part.
+    Fenced = 5,
+}
+
+impl NodeState {
+    fn from_u8(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => NodeState::Listening,
+            1 => NodeState::Joining,
+            2 => NodeState::Active,
+            3 => NodeState::Draining,
+            4 => NodeState::Leaving,
+            5 => NodeState::Fenced,
+            _ => return None,
+        })
+    }
+
+    /// The state in one word, as the status shows it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NodeState::Listening => "listening",
+            NodeState::Joining => "joining",
+            NodeState::Active => "active",
+            NodeState::Draining => "draining",
+            NodeState::Leaving => "leaving",
+            NodeState::Fenced => "fenced",
+        }
+    }
+
+    /// Whether a node in this state owns nothing, whatever views say.
+    pub fn owns_nothing(self) -> bool {
+        matches!(self, NodeState::Listening | NodeState::Joining | NodeState::Fenced)
+    }
+}
+
+/// What a node multicasts each interval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    /// Which machine the sender runs on, so that two machines with one name are told apart.
+    pub host: u64,
+    /// Milliseconds since the sender began to listen (saturating).
+    pub uptime_ms: u32,
+    /// What the sender is about.
+    pub state: NodeState,
+    /// Whether its health checks pass.
+    pub healthy: bool,
+    /// Whether it was scheduled late within the last time-out.
+    pub late: bool,
+    /// Whether it has given up what the adopted view does not give it, and has no debts.
+    pub settled: bool,
+    /// Whether this is a good-bye: the sender owns nothing and never will in this incarnation.
+    pub gone: bool,
+    /// Its weight, 0 to 1000.
+    pub weight: u16,
+    /// The view that it has adopted, [`ViewId::NONE`] if none.
+    pub adopted: ViewId,
+    /// The highest view that it has heard of.
+    pub promise: ViewId,
+    /// Buckets that it has given up, but whose connections it still serves.
+    pub keeping: BucketSet,
+    /// Whom it hears.
+    pub heard: Vec<Heard>,
+    /// Packets of the cluster seen and passed, per interface.
+    pub audits: Vec<Audit>,
+}
+
+/// An entry of the heard table: at once echo, acknowledgement and witness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The peer.
+    pub identity: Identity,
+    /// The low 32 bits of the number of its last pulse.
+    pub sequence: u32,
+    /// How long ago that came, in microseconds (saturating at 71 minutes).
+    pub age_us: u32,
+    /// Whether that pulse echoed a pulse of the reporter's own: only then does the age prove life.
+    pub proven: bool,
+    /// Whether the peer said good-bye.
+    pub gone: bool,
+}
+
+/// Packets of the cluster that one interface has counted since the daemon's start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Packets addressed to the cluster.
+    pub seen: u64,
+    /// Those that were passed to the stack.
+    pub passed: u64,
+}
+
+/// What a datagram says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Sent by every node in each interval.
+    Pulse(Pulse),
+    /// Sent by a coordinator, repeated by any member for those who missed it.
+    View(View),
+}
+
+impl Message {
+    /// The bytes to be sealed.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::default();
+        match self {
+            Message::Pulse(pulse) => encode_pulse(&mut w, pulse),
+            Message::View(view) => encode_view(&mut w, view),
+        }
+        w.finish()
+    }
+
+    /// The inverse of [`Message::encode`]; says what is wrong with bytes that are no message.
+    pub fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
+        let mut r = Reader::new(bytes);
+        let message = match r.u8()? {
+            KIND_PULSE => Message::Pulse(decode_pulse(&mut r)?),
+            KIND_VIEW => Message::View(decode_view(&mut r)?),
+            _ => return Err("a kind of message that this version does not know"),
+        };
+        if r.rest().is_empty() { Ok(message) } else { Err("bytes left over") }
+    }
+}
+
+fn encode_pulse(w: &mut Writer, pulse: &Pulse) {
+    debug_assert!(pulse.heard.len() <= HEARD_MAX && pulse.audits.len() <= AUDITS_MAX);
+    w.u8(KIND_PULSE);
+    w.u64(pulse.host);
+    w.u32(pulse.uptime_ms);
+    w.u8(pulse.state as u8);
+    w.flags([pulse.healthy, pulse.late, pulse.settled, pulse.gone]);
+    w.u16(pulse.weight);
+    w.view_id(pulse.adopted);
+    w.view_id(pulse.promise);
+    w.bytes(&pulse.keeping.to_bytes());
+    w.u8(pulse.heard.len() as u8);
+    for heard in &pulse.heard {
+        w.identity(heard.identity);
+        w.u32(heard.sequence);
+        w.u32(heard.age_us);
+        w.flags([heard.proven, heard.gone, false, false]);
+    }
+    w.u8(pulse.audits.len() as u8);
+    for audit in &pulse.audits {
+        w.u64(audit.seen);
+        w.u64(audit.passed);
+    }
+}
+
+fn decode_pulse(r: &mut Reader<'_>) -> Result<Pulse, &'static str> {
+    let host = r.u64()?;
+    let uptime_ms = r.u32()?;
+    let state = NodeState::from_u8(r.u8()?).ok_or("an unknown state")?;
+    let [healthy, late, settled, gone] = r.flags()?;
+    let weight = r.u16()?;
+    if weight > 1000 {
+        return Err("a weight above 1000");
+    }
+    let adopted = r.view_id()?;
+    let promise = r.view_id()?;
+    let keeping = BucketSet::from_bytes(r.array()?);
+    let count = usize::from(r.u8()?);
+    if count > HEARD_MAX {
+        return Err("too many heard entries");
+    }
+    let mut heard = Vec::with_capacity(count);
+    for _ in 0..count {
+        let identity = r.identity()?;
+        let sequence = r.u32()?;
+        let age_us = r.u32()?;
+        let [proven, gone, ..] = r.flags()?;
+        heard.push(Heard { identity, sequence, age_us, proven, gone });
+    }
+    let count = usize::from(r.u8()?);
+    if count > AUDITS_MAX {
+        return Err("too many packet counts");
+    }
+    let mut audits = Vec::with_capacity(count);
+    for _ in 0..count {
+        audits.push(Audit { seen: r.u64()?, passed: r.u64()? });
+    }
+    Ok(Pulse {
+        host,
+        uptime_ms,
+        state,
+        healthy,
+        late,
+        settled,
+        gone,
+        weight,
+        adopted,
+        promise,
+        keeping,
+        heard,
+        audits,
+    })
+}
+
+fn encode_view(w: &mut Writer, view: &View) {
+    debug_assert!(view.is_well_formed());
+    w.u8(KIND_VIEW);
+    w.view_id(view.id);
+    w.u8(view.reason as u8);
+    w.u64(view.subject.as_u64());
+    w.u8(view.members.len() as u8);
+    for member in &view.members {
+        w.identity(member.identity);
+        w.u16(member.weight);
+    }
+    for owner in &view.owners {
+        let index = owner.and_then(|id| view.members.iter().position(|m| m.identity.id == id));
+        w.u8(index.map_or(NO_OWNER, |i| i as u8));
+    }
+}
+
+fn decode_view(r: &mut Reader<'_>) -> Result<View, &'static str> {
+    let id = r.view_id()?;
+    let reason = Reason::from_u8(r.u8()?).ok_or("an unknown reason")?;
+    let subject = NodeId::from_u64(r.u64()?);
+    let count = usize::from(r.u8()?);
+    if count > MEMBERS_MAX {
+        return Err("too many members");
+    }
+    let mut members = Vec::with_capacity(count);
+    for _ in 0..count {
+        members.push(Member { identity: r.identity()?, weight: r.u16()? });
+    }
+    let mut owners = NOBODY;
+    for (owner, index) in owners.iter_mut().zip(r.array::<BUCKET_COUNT>()?) {
+        if index != NO_OWNER {
+            let member: &Member = members.get(usize::from(index)).ok_or("a bucket of no member")?;
+            *owner = Some(member.identity.id);
+        }
+    }
+    let view = View { id, reason, subject, members, owners };
+    if view.is_well_formed() { Ok(view) } else { Err("members out of order, or no view at all") }
+}
+
+/// Appends big-endian values to a buffer.
+#[derive(Default)]
+pub(crate) struct Writer(Vec<u8>);
+
+impl Writer {
+    pub(crate) fn finish(self) -> Vec<u8> {
+        self.0
+    }
+
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    pub(crate) fn u8(&mut self, value: u8) {
+        self.0.push(value);
+    }
+
+    pub(crate) fn u16(&mut self, value: u16) {
+        self.bytes(&value.to_be_bytes());
+    }
+
+    pub(crate) fn u32(&mut self, value: u32) {
+        self.bytes(&value.to_be_bytes());
+    }
+
+    pub(crate) fn u64(&mut self, value: u64) {
+        self.bytes(&value.to_be_bytes());
+    }
+
+    /// A length byte and the text; names are shorter than 256 bytes by their types.
+    pub(crate) fn text(&mut self, text: &str) {
+        self.u8(text.len() as u8);
+        self.bytes(text.as_bytes());
+    }
+
+    fn flags(&mut self, flags: [bool; 4]) {
+        self.u8(flags.iter().rev().fold(0, |byte, flag| byte << 1 | u8::from(*flag)));
+    }
+
+    fn identity(&mut self, identity: Identity) {
+        self.u64(identity.id.as_u64());
+        self.u64(identity.incarnation.0);
+    }
+
+    fn view_id(&mut self, id: ViewId) {
+        self.u64(id.epoch);
+        self.identity(id.coordinator);
+    }
+}
+
+/// Takes big-endian values from a slice; never reads beyond it.
+pub(crate) struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Reader(bytes)
+    }
+
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.0
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], &'static str> {
+        let (head, rest) = self.0.split_first_chunk::<N>().ok_or("too short")?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    pub(crate) fn u8(&mut self) -> Result<u8, &'static str> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub(crate) fn u16(&mut self) -> Result<u16, &'static str> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    pub(crate) fn u32(&mut self) -> Result<u32, &'static str> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64, &'static str> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    pub(crate) fn text(&mut self, len_max: usize) -> Result<&'a str, &'static str> {
+        let len = usize::from(self.u8()?);
+        if len > len_max {
+            return Err("a name that is too long");
+        }
+        let (head, rest) = self.0.split_at_checked(len).ok_or("too short")?;
+        self.0 = rest;
+        str::from_utf8(head).map_err(|_| "a name that is no text")
+    }
+
+    fn flags(&mut self) -> Result<[bool; 4], &'static str> {
+        let byte = self.u8()?;
+        if byte >= 1 << 4 {
+            return Err("an unknown flag");
+        }
+        Ok(std::array::from_fn(|i| byte >> i & 1 == 1))
+    }
+
+    fn identity(&mut self) -> Result<Identity, &'static str> {
+        Ok(Identity { id: NodeId::from_u64(self.u64()?), incarnation: Incarnation(self.u64()?) })
+    }
+
+    fn view_id(&mut self) -> Result<ViewId, &'static str> {
+        Ok(ViewId { epoch: self.u64()?, coordinator: self.identity()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ClusterName, NodeName};
+    use crate::seal::{ClusterKey, DATAGRAM_LEN_MAX, Keys, Sealer};
+    use proptest::prelude::*;
+
+    fn identity(n: u64) -> Identity {
+        Identity { id: NodeId::from_u64(n), incarnation: Incarnation(u64::MAX - n) }
+    }
+
+    fn largest_pulse() -> Message {
+        let id = ViewId { epoch: u64::MAX, coordinator: identity(3) };
+        Message::Pulse(Pulse {
+            host: u64::MAX,
+            uptime_ms: u32::MAX,
+            state: NodeState::Draining,
+            healthy: true,
+            late: false,
+            settled: true,
+            gone: false,
+            weight: 1000,
+            adopted: id,
+            promise: id,
+            keeping: BucketSet::ALL,
+            heard: (0..HEARD_MAX as u64)
+                .map(|n| Heard {
+                    identity: identity(n),
+                    sequence: 7,
+                    age_us: 8,
+                    proven: n % 2 == 0,
+                    gone: n % 3 == 0,
+                })
+                .collect(),
+            audits: vec![Audit { seen: u64::MAX, passed: 1 }; AUDITS_MAX],
+        })
+    }
+
+    fn largest_view() -> Message {
+        let members: Vec<Member> =
+            (0..MEMBERS_MAX as u64).map(|n| Member { identity: identity(n + 1), weight: 1000 }).collect();
+        let owners = std::array::from_fn(|b| (b > 9).then(|| members[b % members.len()].identity.id));
+        Message::View(View {
+            id: ViewId { epoch: 1, coordinator: identity(1) },
+            reason: Reason::Joined,
+            subject: NodeId::from_u64(9),
+            members,
+            owners,
+        })
+    }
+
+    #[test]
+    fn thirty_two_nodes_with_the_longest_names_fit_a_datagram() {
+        let keys = Keys::new(ClusterKey::new([0; 32]), []);
+        let cluster = ClusterName::new(&"c".repeat(32)).unwrap();
+        let sealer = Sealer::new(&keys, &cluster, &NodeName::new(&"n".repeat(63)).unwrap(), Incarnation(1));
+        for message in [largest_pulse(), largest_view()] {
+            let len = sealer.seal(1, &message.encode()).len();
+            assert!(len <= DATAGRAM_LEN_MAX, "{len}");
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        for message in [largest_pulse(), largest_view()] {
+            assert_eq!(Message::decode(&message.encode()), Ok(message));
+        }
+    }
+
+    #[test]
+    fn a_shortened_or_lengthened_message_is_refused() {
+        for message in [largest_pulse(), largest_view()] {
+            let mut bytes = message.encode();
+            for len in 0..bytes.len() {
+                assert!(Message::decode(&bytes[..len]).is_err(), "length {len}");
+            }
+            bytes.push(0);
+            assert_eq!(Message::decode(&bytes), Err("bytes left over"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..1300), kind in 1u8..3) {
+            let mut bytes = bytes;
+            if let Some(first) = bytes.first_mut() {
+                *first = kind;
+            }
+            if let Ok(message) = Message::decode(&bytes) {
+                prop_assert_eq!(Message::decode(&message.encode()), Ok(message));
+            }
+        }
+    }
+}
