@@ -1,0 +1,332 @@
+//! The README's first command: what a cluster promises, shown with real traffic and measured from the client.
+//!
+//! Every check is made from what the client saw or from what the nodes say; the numbers are printed as they come, and one
+//! broken promise makes the exit code 1.
+
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use rudel_lab::probe::{Audit, Lane, Plan, Prober, Question, Report};
+use rudel_lab::status::{self, Owners};
+use rudel_lab::{Lab, VIP4, VIP6, client, store};
+
+use crate::screen::{Screen, human, percent};
+
+/// How far the flows that a node answers may be from its share of the buckets.
+const TOLERANCE: f64 = 0.05;
+/// How long an outage may be, in units of the timeout after which a node is given up. The protocol needs one and two
+/// exchanges of messages; the rest is for a busy machine.
+const OUTAGE_TIMEOUTS_MAX: u32 = 2;
+
+pub(crate) fn run() -> Result<ExitCode> {
+    let _serial = store::one_at_a_time()?;
+    store::collect_garbage()?;
+    let mut demo = Demo::build()?;
+    match demo.play() {
+        Ok(()) => {}
+        Err(error) => {
+            demo.screen.check(false, format!("the demonstration went to its end: {error:#}"));
+            eprintln!("{}", demo.lab.last_words());
+        }
+    }
+    let begin = Instant::now();
+    let Demo { lab, screen, started, .. } = demo;
+    drop(lab);
+    let kept = screen.summary();
+    screen.note(format!(
+        "{} in all; namespaces, processes and files are gone again ({})",
+        human(started.elapsed()),
+        human(begin.elapsed())
+    ));
+    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+struct Demo {
+    lab: Lab,
+    screen: Screen,
+    started: Instant,
+}
+
+impl Demo {
+    fn build() -> Result<Self> {
+        let (screen, started) = (Screen::new(), Instant::now());
+        screen.heading("rudel: one address, several machines, no load balancer");
+        let lab = Lab::builder().nodes(3).build()?;
+        screen.note(format!(
+            "a switch, a client and three nodes, each in a network namespace of its own ({})",
+            human(started.elapsed())
+        ));
+        Ok(Self { lab, screen, started })
+    }
+
+    fn play(&mut self) -> Result<()> {
+        let begin = Instant::now();
+        self.lab.start()?;
+        self.screen.note(format!(
+            "rudeld, nginx and dnsmasq run on n1, n2 and n3, and are one cluster ({})",
+            human(begin.elapsed())
+        ));
+        let timeout = self.lab.settings().timeout;
+        self.screen.note(format!(
+            "all serve {VIP4} and {VIP6}; a node is given up after {} of silence",
+            human(timeout)
+        ));
+        self.share()?;
+        self.lose("n2")?;
+        self.bring_back("n2")?;
+        self.add()?;
+        self.let_go("n1")
+    }
+
+    /// The load is shared, every flow by one node.
+    fn share(&mut self) -> Result<()> {
+        self.screen.heading("1. The load is shared");
+        let owners = self.lab.wait_at_rest(&["n1", "n2", "n3"])?;
+        let buckets = status::counts(&owners);
+        let mut columns = Vec::new();
+        for vip in [VIP4, VIP6] {
+            columns.push((format!("HTTP {}", family(vip)), http_flows(&self.lab, vip)?));
+        }
+        let mut repeated = 0;
+        let mut unanswered = 0;
+        let mut scattered = 0;
+        for vip in [VIP4, VIP6] {
+            let tally = dns_audit(&self.lab, vip)?;
+            repeated += tally.repeated.len();
+            unanswered += tally.unanswered;
+            scattered += tally.flows.iter().filter(|nodes| nodes.len() > 1).count();
+            let flows = tally.flows.iter().filter_map(|nodes| nodes.first().cloned()).collect();
+            columns.push((format!("DNS {}", family(vip)), flows));
+        }
+        let flows: usize = columns.iter().map(|(_, nodes)| nodes.len()).sum();
+        self.screen
+            .note(format!("{flows} flows from 256 addresses; which node answered, in percent of the flows:"));
+        let mut worst = 0.0_f64;
+        let headings: String = columns.iter().map(|(name, _)| format!("{name:>10}")).collect();
+        self.screen.note(format!("node  buckets     share{headings}"));
+        for (node, count) in &buckets {
+            let share = *count as f64 / owners.len() as f64;
+            let mut cells = String::new();
+            for (_, nodes) in &columns {
+                let part = nodes.iter().filter(|n| *n == node).count() as f64 / nodes.len().max(1) as f64;
+                worst = worst.max((part - share).abs());
+                cells += &format!("{:>10}", percent(part));
+            }
+            let bar = self.screen.bar(share, 24);
+            self.screen.note(format!("{node:<5} {count:>7} {:>9}{cells}  {bar}", percent(share)));
+        }
+        self.screen.check(
+            worst <= TOLERANCE,
+            format!(
+                "every node answers its share of flows (at most {} off; {} allowed)",
+                points(worst),
+                points(TOLERANCE)
+            ),
+        );
+        self.screen.check(
+            repeated + unanswered + scattered == 0,
+            format!(
+                "every query had exactly one answer, every flow one node ({repeated} answered twice, \
+                 {unanswered} not at all, {scattered} flows at two nodes)"
+            ),
+        );
+        Ok(())
+    }
+
+    /// A node dies as if its power was cut.
+    fn lose(&mut self, victim: &str) -> Result<()> {
+        self.screen.heading(format!(
+            "2. {victim} dies: cable and power are cut at once, every process killed with -9"
+        ));
+        let before = self.lab.wait_at_rest(&["n1", "n2", "n3"])?;
+        let prober = self.probe();
+        pause();
+        let cut = Instant::now();
+        self.lab.power_off(victim)?;
+        let dead = Instant::now();
+        let after = self.lab.wait_at_rest(&["n1", "n3"])?;
+        let at_rest = cut.elapsed();
+        pause();
+        let report = prober.finish()?;
+        let outage = report.hurt_since(cut);
+        let limit = self.lab.settings().timeout * OUTAGE_TIMEOUTS_MAX;
+        self.connections(&report);
+        self.screen.note(format!("the survivors had shared its buckets after {}", human(at_rest)));
+        self.screen.check(
+            outage <= limit,
+            format!(
+                "new connections to its buckets waited for {}; after that none did ({} allowed)",
+                human(outage),
+                human(limit)
+            ),
+        );
+        // What was under way on the dying machine went down with it.
+        let (lost, failed): (Vec<_>, Vec<_>) = report.failed().into_iter().partition(|r| r.start <= dead);
+        self.screen.check(
+            failed.is_empty(),
+            format!(
+                "none opened after its death failed ({} that were open on it died with it; {} failed)",
+                lost.len(),
+                failed.len()
+            ),
+        );
+        self.moves(&before, &after, status::only_moved_from(&before, &after, victim, &["n1", "n3"]));
+        Ok(())
+    }
+
+    fn bring_back(&mut self, name: &str) -> Result<()> {
+        self.screen.heading(format!("3. {name} boots again"));
+        let before = self.lab.wait_at_rest(&["n1", "n3"])?;
+        let prober = self.probe();
+        let begin = Instant::now();
+        self.lab.power_on(name)?;
+        let after = self.lab.wait_at_rest(&["n1", "n2", "n3"])?;
+        let at_rest = begin.elapsed();
+        pause();
+        let report = prober.finish()?;
+        self.connections(&report);
+        self.screen.check(
+            report.failed().is_empty(),
+            format!("it has its share again after {}, without a failed connection", human(at_rest)),
+        );
+        self.moves(&before, &after, status::only_moved_to(&before, &after, name, &["n1", "n2", "n3"]));
+        Ok(())
+    }
+
+    fn add(&mut self) -> Result<()> {
+        self.screen.heading("4. A fourth node joins");
+        let before = self.lab.wait_at_rest(&["n1", "n2", "n3"])?;
+        let prober = self.probe();
+        let begin = Instant::now();
+        let node = self.lab.add_node()?;
+        node.start_services()?;
+        node.start_daemon()?;
+        let after = self.lab.wait_at_rest(&["n1", "n2", "n3", "n4"])?;
+        let at_rest = begin.elapsed();
+        pause();
+        let report = prober.finish()?;
+        self.connections(&report);
+        let answered = report.per_node().get("n4").copied().unwrap_or(0);
+        self.screen.check(
+            report.failed().is_empty() && answered > 0,
+            format!("it serves after {}, without a failed connection", human(at_rest)),
+        );
+        self.moves(&before, &after, status::only_moved_to(&before, &after, "n4", &["n1", "n2", "n3", "n4"]));
+        Ok(())
+    }
+
+    fn let_go(&mut self, name: &str) -> Result<()> {
+        self.screen
+            .heading(format!("5. {name} leaves: its daemon is stopped, its buckets are handed over first"));
+        let before = self.lab.wait_at_rest(&["n1", "n2", "n3", "n4"])?;
+        let prober = self.probe();
+        pause();
+        let begin = Instant::now();
+        let status = self.lab.node_mut(name).terminate_daemon(Duration::from_secs(20))?;
+        let gone = begin.elapsed();
+        let after = self.lab.wait_at_rest(&["n2", "n3", "n4"])?;
+        pause();
+        let report = prober.finish()?;
+        self.connections(&report);
+        self.screen.check(
+            report.failed().is_empty() && status.success(),
+            format!(
+                "it was gone after {} ({status}), without a failed connection; the slowest took {}",
+                human(gone),
+                human(report.slowest())
+            ),
+        );
+        let kept = status::only_moved_from(&before, &after, name, &["n2", "n3", "n4"]);
+        self.moves(&before, &after, kept);
+        Ok(())
+    }
+
+    /// New HTTP connections over IPv4 and IPv6 from many addresses, one every two milliseconds.
+    fn probe(&self) -> Prober {
+        let lane = |index: u8| {
+            let vip = if index.is_multiple_of(2) { VIP4 } else { VIP6 };
+            Lane {
+                question: Question::Http,
+                source: SocketAddr::new(self.lab.client().source(vip, 2, index), 0),
+                target: SocketAddr::new(vip, 80),
+            }
+        };
+        Prober::start(self.lab.client().namespace(), Plan::new((0..64).map(lane).collect()))
+    }
+
+    fn connections(&self, report: &Report) {
+        let nodes: Vec<String> = report.per_node().iter().map(|(n, count)| format!("{n} {count}")).collect();
+        self.screen.note(format!(
+            "{} new connections, one every 2 ms: {} failed, {} waited for a repeated SYN; median {}, slowest {}",
+            report.total(),
+            report.failed().len(),
+            report.delayed().len(),
+            human(report.quantile(0.5)),
+            human(report.slowest()),
+        ));
+        self.screen.note(format!("answered by {}", nodes.join(", ")));
+        if !report.failed().is_empty() {
+            self.screen.note(report.failures());
+        }
+    }
+
+    fn moves(&mut self, before: &Owners, after: &Owners, verdict: Result<(), String>) {
+        let moved = before.iter().zip(after).filter(|(old, new)| old != new).count();
+        let shares: Vec<String> =
+            status::counts(after).iter().map(|(n, count)| format!("{n} {count}")).collect();
+        let problem = verdict.as_ref().err().map(|e| format!(": {e}")).unwrap_or_default();
+        self.screen.check(
+            verdict.is_ok(),
+            format!(
+                "{moved} of 256 buckets moved, no other, and shares are even: {}{problem}",
+                shares.join(", ")
+            ),
+        );
+    }
+}
+
+/// A moment of undisturbed traffic, to compare with.
+fn pause() {
+    std::thread::sleep(Duration::from_millis(700));
+}
+
+fn family(vip: IpAddr) -> &'static str {
+    if vip.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+fn points(share: f64) -> String {
+    format!("{:.1} points", share * 100.0)
+}
+
+/// Four new connections from each of 256 addresses; the node that answered each.
+fn http_flows(lab: &Lab, vip: IpAddr) -> Result<Vec<String>> {
+    let mut sources = Vec::new();
+    for _ in 0..4 {
+        sources.extend((0..=255).map(|host| SocketAddr::new(lab.client().source(vip, 1, host), 0)));
+    }
+    let target = SocketAddr::new(vip, 80);
+    let answers = lab.client().run(|| {
+        client::in_parallel(&sources, 8, |source| client::http_get(*source, target, Duration::from_secs(5)))
+    })?;
+    let nodes = answers.into_iter().map(|answer| answer.map(|a| a.node));
+    nodes.collect::<Result<_, _>>().with_context(|| format!("asking {target}"))
+}
+
+/// Four flows from each of 256 addresses, each of three queries; counts every answer.
+fn dns_audit(lab: &Lab, vip: IpAddr) -> Result<rudel_lab::probe::Tally> {
+    let mut sources = Vec::new();
+    for port in 5001..5005 {
+        sources.extend((0..=255).map(|host| SocketAddr::new(lab.client().source(vip, 1, host), port)));
+    }
+    let audit = Audit {
+        sources,
+        target: SocketAddr::new(vip, 53),
+        rounds: 3,
+        round: Duration::from_millis(200),
+        grace: Duration::from_millis(300),
+    };
+    audit.run(lab.client().namespace(), &AtomicBool::new(false))
+}

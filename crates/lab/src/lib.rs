@@ -1,0 +1,40 @@
+//! Clusters of network namespaces on one machine, with real daemons, real servers and real traffic.
+//!
+//! [`Lab`] is the world: it builds a switch, nodes and clients, each in a network namespace, starts `rudeld`, nginx and
+//! dnsmasq on the nodes, and removes everything again whatever happens. Nothing outside of those namespaces and of the lab's
+//! own directory is touched: the machine's own namespace does not get as much as a device.
+//!
+//! [`client`] asks single questions from a chosen address, [`probe`] keeps asking while something happens and counts every
+//! answer, [`Status`] reads what a daemon says, [`Footprint`] what it left behind.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! let mut lab = rudel_lab::Lab::builder().nodes(3).build()?;
+//! lab.start()?;
+//! lab.power_off("n2")?;
+//! lab.wait_at_rest(&["n1", "n3"])?;
+//! # Ok(()) }
+//! ```
+
+pub mod client;
+pub mod failover;
+mod footprint;
+mod lab;
+mod netns;
+pub mod probe;
+mod process;
+pub mod service;
+mod settings;
+pub mod status;
+pub mod store;
+mod sys;
+mod wait;
+
+pub use footprint::Footprint;
+pub use lab::{Builder, Client, Lab, Node, Plan, REST_DEADLINE, rudel, rudeld};
+pub use netns::Namespace;
+pub use process::Process;
+pub use settings::{Settings, VIP4, VIP6};
+pub use status::{Owners, Status};
+pub use sys::is_root;
+pub use wait::wait_until;

@@ -1,0 +1,90 @@
+//! What the end-to-end tests share.
+
+// Each test binary uses some of it.
+#![allow(dead_code, reason = "every test binary compiles this file and uses its own part of it")]
+
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use rudel_lab::{Lab, Settings, client, store};
+
+/// The right to run a lab: one at a time on a machine, as root. `None`, said aloud, if the test has to be skipped.
+pub(crate) fn root() -> Option<impl Drop> {
+    if !rudel_lab::is_root() {
+        skip("a lab makes network namespaces, which needs root");
+        return None;
+    }
+    let serial = store::one_at_a_time().expect("the lock of the labs");
+    for name in store::collect_garbage().expect("removing what killed tests have left") {
+        say(&format!("removed the lab {name}, whose owner is dead"));
+    }
+    Some(serial)
+}
+
+/// Says why a test does not run, where the test runner does not swallow it.
+pub(crate) fn skip(reason: &str) {
+    say(&format!("SKIPPED: {reason}"));
+}
+
+/// Prints a line past the test runner's capture.
+pub(crate) fn say(line: &str) {
+    let test = std::thread::current().name().unwrap_or("").to_owned();
+    let _ = writeln!(std::io::stderr(), "{line} ({test})");
+}
+
+pub(crate) fn second(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub(crate) fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// A running cluster of `nodes`, at rest and answering.
+pub(crate) fn cluster(nodes: usize, settings: Settings) -> Lab {
+    let mut lab = Lab::builder().nodes(nodes).settings(settings).build().expect("a lab");
+    if let Err(error) = lab.start() {
+        // The panic makes the lab print its logs.
+        panic!("the cluster does not start: {error:#}");
+    }
+    lab
+}
+
+/// Which node answers a new HTTP connection.
+pub(crate) fn http(lab: &Lab, source: SocketAddr, target: SocketAddr) -> String {
+    https(lab, &[(source, target)]).pop().expect("one answer")
+}
+
+/// Which node answers each of several new HTTP connections, asked a few at a time.
+pub(crate) fn https(lab: &Lab, flows: &[(SocketAddr, SocketAddr)]) -> Vec<String> {
+    ask_all(lab, flows, |source, target| client::http_get(source, target, second(3)))
+}
+
+/// Which node answers each of several DNS queries.
+pub(crate) fn dns(lab: &Lab, flows: &[(SocketAddr, SocketAddr)]) -> Vec<String> {
+    ask_all(lab, flows, |source, target| client::dns_query(source, target, 1, second(3)))
+}
+
+fn ask_all(
+    lab: &Lab,
+    flows: &[(SocketAddr, SocketAddr)],
+    ask: impl Fn(SocketAddr, SocketAddr) -> std::io::Result<client::Answer> + Sync,
+) -> Vec<String> {
+    let answers = lab
+        .client()
+        .run(|| client::in_parallel(flows, 8, |(source, target)| ask(*source, *target)))
+        .expect("in the client");
+    flows
+        .iter()
+        .zip(answers)
+        .map(|((source, target), answer)| match answer {
+            Ok(answer) => answer.node,
+            Err(error) => panic!("{source} -> {target}: {error}"),
+        })
+        .collect()
+}
+
+pub(crate) fn at(address: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(address, port)
+}
