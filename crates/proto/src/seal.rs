@@ -235,6 +235,11 @@ impl Sealer {
         }
     }
 
+    /// The run that it seals for.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
     /// Seals `message` as datagram number `sequence`. A number must not be used twice.
     pub fn seal(&self, sequence: u64, message: &[u8]) -> Vec<u8> {
         let mut header = Writer::default();

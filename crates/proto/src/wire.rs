@@ -135,7 +135,7 @@ pub enum Message {
     /// Sent by every node in each interval.
     Pulse(Pulse),
     /// Sent by a coordinator, repeated by any member for those who missed it.
-    View(View),
+    View(Box<View>),
 }
 
 impl Message {
@@ -154,7 +154,7 @@ impl Message {
         let mut r = Reader::new(bytes);
         let message = match r.u8()? {
             KIND_PULSE => Message::Pulse(decode_pulse(&mut r)?),
-            KIND_VIEW => Message::View(decode_view(&mut r)?),
+            KIND_VIEW => Message::View(Box::new(decode_view(&mut r)?)),
             _ => return Err("a kind of message that this version does not know"),
         };
         if r.rest().is_empty() { Ok(message) } else { Err("bytes left over") }
@@ -428,13 +428,13 @@ mod tests {
         let members: Vec<Member> =
             (0..MEMBERS_MAX as u64).map(|n| Member { identity: identity(n + 1), weight: 1000 }).collect();
         let owners = std::array::from_fn(|b| (b > 9).then(|| members[b % members.len()].identity.id));
-        Message::View(View {
+        Message::View(Box::new(View {
             id: ViewId { epoch: 1, coordinator: identity(1) },
             reason: Reason::Joined,
             subject: NodeId::from_u64(9),
             members,
             owners,
-        })
+        }))
     }
 
     #[test]

@@ -1,0 +1,179 @@
+//! What happened, for people: history, hooks and metrics are made of it.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::id::{NodeName, ViewId};
+use crate::view::Reason;
+use crate::wire::NodeState;
+
+/// Something that an administrator may want to know. `Display` says why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// This node is in another state.
+    State {
+        /// The state that it is in.
+        state: NodeState,
+        /// Why.
+        why: &'static str,
+    },
+    /// This node has adopted a view.
+    View {
+        /// Which.
+        id: ViewId,
+        /// Why it was made.
+        reason: Reason,
+        /// How many members it has.
+        members: usize,
+        /// How many buckets have another owner than in the view before.
+        moved: usize,
+    },
+    /// A node has become a member.
+    Joined {
+        /// Which; `None` if its name has not been heard yet.
+        node: Option<NodeName>,
+    },
+    /// A node has been given up because it was silent.
+    Expired {
+        /// Which.
+        node: Option<NodeName>,
+        /// For how long this node has not heard it.
+        silent: Duration,
+        /// Which other nodes have not heard it either.
+        witnesses: Vec<NodeName>,
+    },
+    /// A node has said good-bye.
+    Left {
+        /// Which.
+        node: Option<NodeName>,
+    },
+    /// A member has another weight in the view than before: by command, health, draining or leaving.
+    Weight {
+        /// Which.
+        node: Option<NodeName>,
+        /// The weight in the view before.
+        from: u16,
+        /// The weight in the view.
+        to: u16,
+    },
+    /// This node has taken over all buckets that its view gives it.
+    Gained {
+        /// How many it has gained since it adopted the view.
+        buckets: usize,
+        /// How long after adopting the view that was.
+        took: Duration,
+    },
+    /// This node was not scheduled, or not heard, until its lease lapsed: it serves nothing until it is proved
+    /// again that it may.
+    Stalled {
+        /// How many buckets it has given up.
+        buckets: usize,
+        /// For how long the program did not run; small if it ran but nobody heard it.
+        unscheduled: Duration,
+    },
+    /// Others have gone on without this node; it gives everything up and joins again.
+    LeftOut {
+        /// Which view does not name it.
+        view: ViewId,
+    },
+    /// Another machine has the name of this node.
+    Duplicate {
+        /// Whether this node is the one that yields.
+        fenced: bool,
+    },
+    /// A node wants to join, but a view cannot have more members.
+    Full {
+        /// Which.
+        node: Option<NodeName>,
+    },
+}
+
+impl Event {
+    /// The kind of event in one word, as status, history and hooks name it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Event::State { .. } => "state",
+            Event::View { .. } => "view",
+            Event::Joined { .. } => "joined",
+            Event::Expired { .. } => "expired",
+            Event::Left { .. } => "left",
+            Event::Weight { .. } => "weight",
+            Event::Gained { .. } => "gained",
+            Event::Stalled { .. } => "stalled",
+            Event::LeftOut { .. } => "left-out",
+            Event::Duplicate { .. } => "duplicate",
+            Event::Full { .. } => "full",
+        }
+    }
+
+    /// The node that it is about, if it is another one and its name is known.
+    pub fn node(&self) -> Option<&NodeName> {
+        match self {
+            Event::Joined { node }
+            | Event::Expired { node, .. }
+            | Event::Left { node }
+            | Event::Weight { node, .. }
+            | Event::Full { node } => node.as_ref(),
+            Event::State { .. }
+            | Event::View { .. }
+            | Event::Gained { .. }
+            | Event::Stalled { .. }
+            | Event::LeftOut { .. }
+            | Event::Duplicate { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::State { state, why } => write!(f, "{}: {why}", state.as_str()),
+            Event::View { id, reason, members, moved } => write!(
+                f,
+                "view {}: {members} member{}, {moved} buckets move ({})",
+                id.epoch,
+                if *members == 1 { "" } else { "s" },
+                reason.as_str()
+            ),
+            Event::Joined { .. } => write!(f, "a new node is a member"),
+            Event::Expired { silent, witnesses, .. } => {
+                write!(f, "not heard for {} ms", silent.as_millis())?;
+                for (i, witness) in witnesses.iter().enumerate() {
+                    write!(f, "{}{witness}", if i == 0 { ", nor by " } else { ", " })?;
+                }
+                Ok(())
+            }
+            Event::Left { .. } => write!(f, "said good-bye"),
+            Event::Weight { from, to, .. } => write!(f, "its weight in the shares went from {from} to {to}"),
+            Event::Gained { buckets, took } => {
+                write!(
+                    f,
+                    "took over {buckets} buckets within {}.{:03} ms",
+                    took.as_millis(),
+                    took.as_micros() % 1000
+                )
+            }
+            Event::Stalled { buckets, unscheduled } => write!(
+                f,
+                "the lease lapsed (the program did not run for {} ms): gave up {buckets} buckets until proved again",
+                unscheduled.as_millis()
+            ),
+            Event::LeftOut { view } => {
+                write!(f, "the others went on in view {} without this node: it joins again", view.epoch)
+            }
+            Event::Duplicate { fenced: true } => {
+                write!(
+                    f,
+                    "another machine with this node's name is alive: this one serves nothing; give each node its own [node] name"
+                )
+            }
+            Event::Duplicate { fenced: false } => {
+                write!(
+                    f,
+                    "another machine with this node's name tries to join: give each node its own [node] name"
+                )
+            }
+            Event::Full { .. } => write!(f, "it cannot join: a cluster has at most 32 nodes"),
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! R6: who makes a new view, when, and what is in it.
+
+use std::collections::BTreeSet;
+
+use super::{Action, Machine, Phase};
+use crate::event::Event;
+use crate::id::{Identity, NodeId, NodeName, ViewId};
+use crate::share::{self, Candidate, NOBODY, Owners};
+use crate::time::Time;
+use crate::view::{MEMBERS_MAX, Member, Reason, View};
+use crate::wire::{Message, NodeState};
+
+/// What a view would have to be made of now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Want {
+    /// The view and promise that it was compared with.
+    against: (ViewId, ViewId),
+    members: Vec<Member>,
+    candidates: Vec<Candidate>,
+    /// Why, and about whom; `None` if the present view will do.
+    change: Option<(Reason, NodeId)>,
+}
+
+impl Machine {
+    /// Makes a new view if one is wanted and it is this node's turn.
+    pub(super) fn coordinate(&mut self, now: Time) {
+        let Some(rank) = self.rank(now) else {
+            self.wanted_since = None;
+            return;
+        };
+        let want = self.want(now);
+        let Some((reason, subject)) = want.change else {
+            self.wanted_since = None;
+            return;
+        };
+        let since = *self.wanted_since.get_or_insert(now);
+        // Only a view of others, heard of but not seen: it is on its way in most cases.
+        let patience = if reason == Reason::Merged && self.view.is_some() {
+            self.config.interval * 2
+        } else {
+            Default::default()
+        };
+        let turn = since + self.config.timeout * rank + patience;
+        if now < turn {
+            self.turn_at = Some(turn);
+            return;
+        }
+        self.make_view(now, want.members, &want.candidates, reason, subject);
+    }
+
+    /// How many nodes go before this one, or `None` if it must not coordinate.
+    ///
+    /// The lowest-named active node does; if none is active, the lowest-named of those that drain or join, once
+    /// they have listened long enough to know.
+    fn rank(&self, now: Time) -> Option<u32> {
+        let mine = self.state();
+        if !matches!(mine, NodeState::Active | NodeState::Draining | NodeState::Joining) {
+            return None;
+        }
+        let states: Vec<(&NodeName, NodeState)> =
+            self.heard_peers(now).map(|(peer, word)| (&peer.name, word.state)).collect();
+        let any_active = states.iter().any(|(_, state)| *state == NodeState::Active);
+        let stands = |state: NodeState| match mine {
+            NodeState::Active => state == NodeState::Active,
+            _ => matches!(state, NodeState::Draining | NodeState::Joining),
+        };
+        if mine != NodeState::Active && any_active {
+            return None;
+        }
+        if mine == NodeState::Joining {
+            // Heard, but not proved: perhaps a recording, perhaps somebody who cannot hear us. Wait once more.
+            let unproven = self.peers.values().any(|peer| !peer.is_heard(now, self.config.timeout));
+            let listens = if states.is_empty() && unproven { 2 } else { 1 };
+            if now < self.listen_since + self.config.timeout * listens {
+                return None;
+            }
+        }
+        let before =
+            states.iter().filter(|(name, state)| stands(*state) && **name < self.config.name).count();
+        u32::try_from(before).ok()
+    }
+
+    /// Who should be a member with which weight, who could gain, and whether that asks for a new view.
+    fn want(&mut self, now: Time) -> Want {
+        let members = self.wanted_members(now);
+        let candidates = self.candidates(now, &members);
+        let view_id = self.view_id();
+        let against = (view_id, self.promise);
+        if let Some(cached) = &self.want
+            && cached.against == against
+            && cached.members == members
+            && cached.candidates == candidates
+        {
+            return cached.clone();
+        }
+        let change = self.change(now, &members, &candidates);
+        let want = Want { against, members, candidates, change };
+        self.want = Some(want.clone());
+        want
+    }
+
+    fn wanted_members(&mut self, now: Time) -> Vec<Member> {
+        let mut wanted: BTreeSet<Identity> = BTreeSet::from([self.me]);
+        wanted.extend(self.view.iter().flat_map(|view| view.members.iter().map(|m| m.identity)));
+        for (peer, word) in self.heard_peers(now) {
+            if !matches!(word.state, NodeState::Listening | NodeState::Fenced) {
+                wanted.insert(peer.identity);
+            }
+            // Whom the view of any live peer names stays until it is over.
+            let body = self.bodies.get(&word.adopted);
+            wanted.extend(body.iter().flat_map(|view| view.members.iter().map(|m| m.identity)));
+        }
+        let mut members: Vec<Member> = wanted
+            .into_iter()
+            .filter(|identity| *identity == self.me || !self.is_over(now, *identity))
+            .filter(|identity| identity.id != self.me.id || *identity == self.me)
+            .map(|identity| Member { identity, weight: self.wanted_weight(now, identity) })
+            .collect();
+        // Two runs of one node: the later stays.
+        members.dedup_by(|later, earlier| {
+            let same = later.identity.id == earlier.identity.id;
+            if same {
+                *earlier = *later;
+            }
+            same
+        });
+        if members.len() > MEMBERS_MAX {
+            self.drop_newcomers(&mut members);
+        }
+        members
+    }
+
+    /// More nodes than a view can have: those that are no members yet must wait.
+    fn drop_newcomers(&mut self, members: &mut Vec<Member>) {
+        let present: BTreeSet<Identity> = self
+            .view
+            .iter()
+            .flat_map(|view| view.members.iter().map(|m| m.identity))
+            .chain([self.me])
+            .collect();
+        while members.len() > MEMBERS_MAX {
+            let last = members.iter().rposition(|m| !present.contains(&m.identity)).unwrap_or(MEMBERS_MAX);
+            let dropped = members.remove(last);
+            if self.turned_away.insert(dropped.identity) {
+                let node = self.name_of(dropped.identity.id);
+                self.actions.push_back(Action::Event(Event::Full { node }));
+            }
+        }
+    }
+
+    /// A member's weight in the shares: none while it is unhealthy, draining or leaving.
+    fn wanted_weight(&self, now: Time, identity: Identity) -> u16 {
+        if identity == self.me {
+            return if self.healthy && !self.draining && !self.leaving { self.weight } else { 0 };
+        }
+        let word = self
+            .peers
+            .get(&identity.id)
+            .filter(|peer| peer.identity == identity && peer.is_heard(now, self.config.timeout));
+        match word.and_then(|peer| peer.word.as_ref()) {
+            Some(word) if word.healthy && matches!(word.state, NodeState::Active | NodeState::Joining) => {
+                word.weight
+            }
+            Some(_) => 0,
+            // Silent, but not yet expired: as it is.
+            None => self.view.as_ref().and_then(|view| view.member(identity)).map_or(0, |m| m.weight),
+        }
+    }
+
+    /// The members as the shares are dealt out to them.
+    fn candidates(&self, now: Time, members: &[Member]) -> Vec<Candidate> {
+        // Health that fails on all nodes changes nothing: an empty cluster serves nobody.
+        let all_unhealthy = members.iter().all(|m| m.weight == 0);
+        members
+            .iter()
+            .map(|m| Candidate {
+                id: m.identity.id,
+                weight: if all_unhealthy { self.weight_if_healthy(now, m.identity) } else { m.weight },
+                gains: self.hears_all(now, m.identity, members),
+            })
+            .collect()
+    }
+
+    fn weight_if_healthy(&self, now: Time, identity: Identity) -> u16 {
+        if identity == self.me {
+            return if self.draining || self.leaving { 0 } else { self.weight };
+        }
+        self.heard_peers(now)
+            .find(|(peer, _)| peer.identity == identity)
+            .filter(|(_, word)| matches!(word.state, NodeState::Active | NodeState::Joining))
+            .map_or(0, |(_, word)| word.weight)
+    }
+
+    /// R6: new buckets go only to nodes whose heard tables show all members, since no other could collect the
+    /// words that it needs.
+    fn hears_all(&self, now: Time, identity: Identity, members: &[Member]) -> bool {
+        let others = members.iter().filter(|m| m.identity != identity);
+        if identity == self.me {
+            return others.into_iter().all(|m| {
+                self.peers.get(&m.identity.id).is_some_and(|peer| {
+                    peer.identity == m.identity && peer.is_heard(now, self.config.timeout)
+                })
+            });
+        }
+        let Some((peer, _)) = self.heard_peers(now).find(|(peer, _)| peer.identity == identity) else {
+            return false;
+        };
+        let timeout_us = self.config.timeout.as_micros();
+        others.into_iter().all(|m| {
+            peer.witness(m.identity.id).is_some_and(|entry| {
+                entry.identity == m.identity && entry.proven && u128::from(entry.age_us) < timeout_us
+            })
+        })
+    }
+
+    /// What is different from the present view, the gravest first.
+    fn change(&self, now: Time, members: &[Member], candidates: &[Candidate]) -> Option<(Reason, NodeId)> {
+        let Some(view) = &self.view else {
+            let joiner = members.iter().find(|m| m.identity != self.me);
+            return Some(joiner.map_or((Reason::Start, self.me.id), |m| (Reason::Joined, m.identity.id)));
+        };
+        let removed = view.members.iter().filter(|m| !members.iter().any(|w| w.identity == m.identity));
+        let mut left = None;
+        for member in removed {
+            if !self.is_gone(member.identity) {
+                return Some((Reason::Expired, member.identity.id));
+            }
+            left.get_or_insert((Reason::Left, member.identity.id));
+        }
+        if left.is_some() {
+            return left;
+        }
+        if let Some(added) = members.iter().find(|m| !view.names(m.identity)) {
+            let from_elsewhere = self
+                .heard_peers(now)
+                .any(|(peer, word)| peer.identity == added.identity && word.adopted != ViewId::NONE);
+            return Some((if from_elsewhere { Reason::Merged } else { Reason::Joined }, added.identity.id));
+        }
+        if let Some(changed) = members.iter().find(|m| view.member(m.identity) != Some(*m)) {
+            return Some((Reason::Weight, changed.identity.id));
+        }
+        if self.promise > view.id {
+            return Some((Reason::Merged, self.promise.coordinator.id));
+        }
+        let owners = share::assign(&view.owners, candidates);
+        let gainer = owners.iter().zip(&view.owners).find(|(wanted, present)| wanted != present);
+        gainer.map(|(wanted, _)| (Reason::Balance, wanted.unwrap_or_default()))
+    }
+
+    fn make_view(
+        &mut self,
+        now: Time,
+        members: Vec<Member>,
+        candidates: &[Candidate],
+        reason: Reason,
+        subject: NodeId,
+    ) {
+        let epoch = self.promise.epoch.max(self.view_id().epoch) + 1;
+        let previous: Owners = self.previous_owners(now);
+        let view = View {
+            id: ViewId { epoch, coordinator: self.me },
+            reason,
+            subject,
+            members,
+            owners: share::assign(&previous, candidates),
+        };
+        debug_assert!(view.is_well_formed());
+        self.wanted_since = None;
+        self.promise = view.id;
+        self.remember(view.clone());
+        self.adopt(now, view.clone());
+        self.send(Message::View(Box::new(view)));
+        self.repeat_at = Some(now + self.config.interval);
+    }
+
+    /// What the shares start from: the present view, or the highest of those that were heard of.
+    fn previous_owners(&self, now: Time) -> Owners {
+        if let Some(view) = &self.view {
+            return view.owners;
+        }
+        self.heard_peers(now)
+            .filter_map(|(_, word)| self.bodies.get(&word.adopted))
+            .max_by_key(|view| view.id)
+            .map_or(NOBODY, |view| view.owners)
+    }
+
+    /// R6: a member that hears a lower identity repeats the view: its coordinator after an interval, the others
+    /// one after the other if that did not help.
+    pub(super) fn repeat(&mut self, now: Time) {
+        let Some(view) = self.view.clone().filter(|_| self.phase == Phase::Member) else {
+            self.repeat_at = None;
+            return;
+        };
+        let lags = self.heard_peers(now).any(|(peer, word)| {
+            word.adopted < view.id
+                && match word.state {
+                    NodeState::Active | NodeState::Draining | NodeState::Leaving => true,
+                    NodeState::Joining => view.names(peer.identity),
+                    NodeState::Listening | NodeState::Fenced => false,
+                }
+        });
+        if !lags {
+            self.repeat_at = None;
+            return;
+        }
+        let turn = if view.id.coordinator == self.me {
+            1
+        } else {
+            2 + view.members.iter().position(|m| m.identity == self.me).unwrap_or(0) as u32
+        };
+        let at = *self.repeat_at.get_or_insert(now + self.config.interval * turn);
+        if now >= at {
+            self.send(Message::View(Box::new(view)));
+            self.repeat_at = Some(now + self.config.interval * turn);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! R5: who is expired. The judgement that everything else leans on, so it stands alone.
+
+use std::time::Duration;
+
+use super::{Machine, Phase};
+use crate::id::{Identity, NodeName};
+use crate::time::Time;
+use crate::wire::NodeState;
+
+impl Machine {
+    /// Whether `identity` can own nothing any more: it said good-bye, was followed by a later run of itself, or
+    /// is expired.
+    pub(super) fn is_over(&self, now: Time, identity: Identity) -> bool {
+        self.is_gone(identity) || self.is_succeeded(identity) || self.is_expired(now, identity)
+    }
+
+    /// R9: it said good-bye, to us or to a peer that repeats it.
+    pub(super) fn is_gone(&self, identity: Identity) -> bool {
+        self.gone.get(&identity.id).is_some_and(|(incarnation, _)| *incarnation >= identity.incarnation)
+    }
+
+    /// R5: a higher incarnation expires the lower one at once, since a starting daemon takes its predecessor's
+    /// kernel state down, or over, before its first pulse.
+    pub(super) fn is_succeeded(&self, identity: Identity) -> bool {
+        if identity.id == self.me.id {
+            return identity.incarnation < self.me.incarnation;
+        }
+        self.peers.get(&identity.id).is_some_and(|peer| peer.identity.incarnation > identity.incarnation)
+    }
+
+    /// R5: no peer that we hear has heard it within T, and `quorum` nodes, this one included, report so.
+    ///
+    /// A report is as old as the pulse of ours that it echoes; `slack` (d in the rule) is what the oldest of the
+    /// counted reports is older than one interval.
+    fn is_expired(&self, now: Time, identity: Identity) -> bool {
+        if identity == self.me || !self.may_judge(now) {
+            return false;
+        }
+        let timeout = self.config.timeout;
+        let own_age = self.silence(now, identity);
+        if own_age < timeout {
+            return false;
+        }
+        // (age of the report, age of the subject according to it)
+        let mut reports = vec![(Duration::ZERO, own_age)];
+        for (peer, word) in self.heard_peers(now).filter(|(peer, _)| peer.identity.id != identity.id) {
+            // No entry: not heard since the reporter started.
+            let age = match peer.witness(identity.id) {
+                Some(entry) if entry.identity.incarnation > identity.incarnation => timeout * 2,
+                Some(entry) if entry.identity == identity && entry.proven => {
+                    Duration::from_micros(entry.age_us.into())
+                }
+                _ => Duration::from_millis(word.uptime_ms.into()),
+            };
+            let is_entry = peer.witness(identity.id).is_some_and(|e| e.identity == identity && e.proven);
+            if is_entry && age < timeout {
+                return false;
+            }
+            if word.late || word.state == NodeState::Listening {
+                continue;
+            }
+            if let Some(sent) = peer.echoed {
+                reports.push((now.since(sent), age));
+            }
+        }
+        reports.sort_unstable();
+        reports.iter().any(|(oldest, _)| {
+            let slack = oldest.saturating_sub(self.config.interval);
+            let counted =
+                reports.iter().filter(|(report, age)| report <= oldest && *age >= timeout + slack).count();
+            counted >= self.config.quorum
+        })
+    }
+
+    /// For how long this node has not heard `identity`; since its own start if never.
+    pub(super) fn silence(&self, now: Time, identity: Identity) -> Duration {
+        let heard =
+            self.peers.get(&identity.id).filter(|peer| peer.identity == identity).and_then(|p| p.heard);
+        now.since(heard.map_or(self.started_at, |contact| contact.at))
+    }
+
+    /// R5, R7: a listening or late node judges nobody.
+    fn may_judge(&self, now: Time) -> bool {
+        self.phase != Phase::Listening && !self.is_late(now)
+    }
+
+    /// Whom else the silence of `identity` has struck, for the history.
+    pub(super) fn witnesses(&self, now: Time, identity: Identity) -> Vec<NodeName> {
+        let silent = |entry: &crate::wire::Heard| {
+            !entry.proven || Duration::from_micros(entry.age_us.into()) >= self.config.timeout
+        };
+        self.heard_peers(now)
+            .filter(|(peer, _)| peer.identity.id != identity.id)
+            .filter(|(peer, _)| peer.witness(identity.id).is_none_or(silent))
+            .map(|(peer, _)| peer.name.clone())
+            .collect()
+    }
+}

@@ -1,0 +1,83 @@
+//! What is known of another node.
+
+use std::time::Duration;
+
+use crate::id::{Identity, Incarnation, NodeId, NodeName};
+use crate::time::Time;
+use crate::wire::{Heard, Pulse};
+
+/// A datagram's number and when it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Contact {
+    pub(super) sequence: u64,
+    pub(super) at: Time,
+}
+
+/// Another node, in the latest run that is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub(super) identity: Identity,
+    pub(super) name: NodeName,
+    pub(super) host: u64,
+    /// Its last pulse that echoed one of ours: it was alive then, and hears us.
+    pub(super) heard: Option<Contact>,
+    /// Its last pulse that did not: perhaps a recording. It is answered, and counts for nothing else.
+    pub(super) unproven: Option<Contact>,
+    /// What its last proven pulse said; `heard` is sorted by node.
+    pub(super) word: Option<Pulse>,
+    /// When we sent the freshest pulse that it has echoed: its word is younger than that.
+    pub(super) echoed: Option<Time>,
+    /// When we sent the freshest pulse that it has echoed as proven: leases are made of this.
+    pub(super) acknowledged: Option<Time>,
+}
+
+impl Peer {
+    pub(super) fn new(id: NodeId, incarnation: Incarnation, name: NodeName, host: u64) -> Self {
+        Peer {
+            identity: Identity { id, incarnation },
+            name,
+            host,
+            heard: None,
+            unproven: None,
+            word: None,
+            echoed: None,
+            acknowledged: None,
+        }
+    }
+
+    /// Whether it has been proved alive within `timeout`.
+    pub(super) fn is_heard(&self, now: Time, timeout: Duration) -> bool {
+        self.heard.is_some_and(|contact| now.since(contact.at) < timeout)
+    }
+
+    /// Its last word, if it acknowledges a pulse that we sent within `within`.
+    pub(super) fn fresh_word(&self, now: Time, within: Duration) -> Option<&Pulse> {
+        self.echoed.filter(|sent| now.since(*sent) < within).and(self.word.as_ref())
+    }
+
+    /// What it said of `id` in its last word.
+    pub(super) fn witness(&self, id: NodeId) -> Option<&Heard> {
+        let heard = &self.word.as_ref()?.heard;
+        heard.binary_search_by_key(&id, |entry| entry.identity.id).ok().map(|i| &heard[i])
+    }
+
+    /// Its entry in our heard table: the last proven pulse while that is young enough to prove life, else the last
+    /// one that wants an answer.
+    pub(super) fn entry(&self, now: Time, timeout: Duration) -> Option<Heard> {
+        let proven = self.heard.filter(|contact| now.since(contact.at) < timeout);
+        let (contact, is_proven) = match (proven, self.unproven, self.heard) {
+            (Some(contact), ..) => (contact, true),
+            (None, Some(unproven), Some(heard)) if heard.at > unproven.at => (heard, true),
+            (None, Some(unproven), _) => (unproven, false),
+            (None, None, Some(heard)) => (heard, true),
+            (None, None, None) => return None,
+        };
+        Some(Heard {
+            identity: self.identity,
+            sequence: contact.sequence as u32,
+            age_us: u32::try_from(now.since(contact.at).as_micros()).unwrap_or(u32::MAX),
+            proven: is_proven,
+            gone: false,
+        })
+    }
+}

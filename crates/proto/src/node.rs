@@ -1,0 +1,120 @@
+//! The door of the protocol: sealed datagrams in, sealed datagrams and what the kernel must hold out.
+
+use crate::bucket::BucketSet;
+use crate::config::{Config, ConfigError};
+use crate::event::Event;
+use crate::id::Incarnation;
+use crate::machine::{Action, Command, Machine};
+use crate::seal::{Keys, Opener, Rejection, Sealer, Sender};
+use crate::status::Status;
+use crate::time::Time;
+use crate::wire::Message;
+
+/// What a [`Node`] wants done. To be carried out in the order in which it comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Multicast this on every heartbeat link.
+    Send {
+        /// The sealed datagram, at most [`DATAGRAM_LEN_MAX`](crate::seal::DATAGRAM_LEN_MAX) bytes.
+        datagram: Vec<u8>,
+        /// Whether it is a pulse: then call [`Node::handle_pulse_sent`] with the clock read anew, before anything else.
+        pulse: bool,
+    },
+    /// From now on the packet filter must pass these buckets and no others. To be done before what follows.
+    Own(BucketSet),
+    /// The packet filter may pass packets until then.
+    Lease(Time),
+    /// Tell people.
+    Event(Event),
+    /// This run has this number: store it, so that the next run gets a higher one.
+    Incarnation(Incarnation),
+    /// The node has left; end.
+    Stopped,
+    /// Nothing more until then, or until something comes in. `None`: for ever, it has stopped.
+    Timeout(Option<Time>),
+}
+
+/// One node of the cluster, as a value.
+///
+/// - Inputs are the `handle_*` functions. All take the present time; it must not go backwards.
+/// - After each, call [`Node::poll_output`] until it says [`Output::Timeout`], and carry each output out.
+/// - Sleep until that time or the next input; then `handle_timeout` or the input's function.
+#[derive(Clone)]
+pub struct Node {
+    machine: Machine,
+    keys: Keys,
+    sealer: Sealer,
+    opener: Opener,
+}
+
+impl Node {
+    /// A node that begins to listen at `now`.
+    ///
+    /// `incarnation` must never have been used by a node of this name before: sub-keys depend on it.
+    pub fn new(config: Config, keys: Keys, incarnation: Incarnation, now: Time) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let sealer = Sealer::new(&keys, &config.cluster, &config.name, incarnation);
+        let opener = Opener::new(&keys, &config.cluster);
+        Ok(Node { machine: Machine::new(config, incarnation, now), keys, sealer, opener })
+    }
+
+    /// A datagram has come. A rejection has not changed the state, except that a sender's number is remembered.
+    pub fn handle_datagram(&mut self, now: Time, datagram: &[u8]) -> Result<Sender, Rejection> {
+        let (sender, message) = self.opener.open(datagram)?;
+        let message = Message::decode(&message)
+            .map_err(|what| Rejection::Malformed { name: sender.name.to_string(), what })?;
+        self.machine.handle_message(now, &sender, message)?;
+        Ok(sender)
+    }
+
+    /// The time of the last [`Output::Timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.machine.handle_timeout(now);
+    }
+
+    /// A pulse was handed to the network; `now` was read after that.
+    pub fn handle_pulse_sent(&mut self, now: Time) {
+        self.machine.handle_pulse_sent(now);
+    }
+
+    /// Somebody wants something of this node.
+    pub fn handle_command(&mut self, now: Time, command: Command) {
+        self.machine.handle_command(now, command);
+    }
+
+    /// The next thing to be done.
+    pub fn poll_output(&mut self) -> Output {
+        let Some(action) = self.machine.poll_action() else {
+            return Output::Timeout(self.machine.next_timeout());
+        };
+        match action {
+            Action::Send { incarnation, sequence, message } => {
+                let pulse = matches!(message, Message::Pulse(_));
+                Output::Send { datagram: self.seal(incarnation, sequence, &message), pulse }
+            }
+            Action::Own(owned) => Output::Own(owned),
+            Action::Lease(until) => Output::Lease(until),
+            Action::Event(event) => Output::Event(event),
+            Action::Incarnation(incarnation) => Output::Incarnation(incarnation),
+            Action::Stopped => Output::Stopped,
+        }
+    }
+
+    /// Everything about it that people may want to see.
+    pub fn status(&self, now: Time) -> Status {
+        self.machine.status(now)
+    }
+
+    /// The machine inside.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    fn seal(&mut self, incarnation: Incarnation, sequence: u64, message: &Message) -> Vec<u8> {
+        if incarnation != self.sealer.incarnation() {
+            let config = self.machine.config();
+            self.sealer = Sealer::new(&self.keys, &config.cluster, &config.name, incarnation);
+        }
+        self.sealer.seal(sequence, &message.encode())
+    }
+}
