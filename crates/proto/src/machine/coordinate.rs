@@ -151,7 +151,8 @@ impl Machine {
     /// A member's weight in the shares: none while it is unhealthy, draining or leaving.
     fn wanted_weight(&self, now: Time, identity: Identity) -> u16 {
         if identity == self.me {
-            return if self.healthy && !self.draining && !self.leaving { self.weight } else { 0 };
+            let serves = self.healthy && self.connected && !self.draining && !self.leaving;
+            return if serves { self.weight } else { 0 };
         }
         let word = self
             .peers
@@ -183,7 +184,7 @@ impl Machine {
 
     fn weight_if_healthy(&self, now: Time, identity: Identity) -> u16 {
         if identity == self.me {
-            return if self.draining || self.leaving { 0 } else { self.weight };
+            return if self.draining || self.leaving || !self.connected { 0 } else { self.weight };
         }
         self.heard_peers(now)
             .find(|(peer, _)| peer.identity == identity)
@@ -273,26 +274,29 @@ impl Machine {
         self.repeat_at = Some(now + self.config.interval);
     }
 
-    /// What the shares start from: the present view, or the highest of those that were heard of.
+    /// What the shares start from: of the present view and those that live peers have adopted, the one that most of
+    /// the living serve by, since what it gives need not move; of equals the newest.
     fn previous_owners(&self, now: Time) -> Owners {
-        if let Some(view) = &self.view {
-            return view.owners;
-        }
-        self.heard_peers(now)
-            .filter_map(|(_, word)| self.bodies.get(&word.adopted))
-            .max_by_key(|view| view.id)
+        let adopted: Vec<ViewId> =
+            self.heard_peers(now).map(|(_, word)| word.adopted).chain([self.view_id()]).collect();
+        let followers = |id: ViewId| adopted.iter().filter(|other| **other == id).count();
+        self.bodies
+            .values()
+            .filter(|view| adopted.contains(&view.id))
+            .max_by_key(|view| (followers(view.id), view.id))
             .map_or(NOBODY, |view| view.owners)
     }
 
-    /// R6: a member that hears a lower identity repeats the view: its coordinator after an interval, the others
-    /// one after the other if that did not help.
+    /// R6: a member that hears another identity repeats its view: the view's coordinator after an interval, the
+    /// others one after the other if that did not help. Those in a lower view need it to come along, those in a
+    /// higher one to know whom and what they must take over when views meet.
     pub(super) fn repeat(&mut self, now: Time) {
         let Some(view) = self.view.clone().filter(|_| self.phase == Phase::Member) else {
             self.repeat_at = None;
             return;
         };
         let lags = self.heard_peers(now).any(|(peer, word)| {
-            word.adopted < view.id
+            word.adopted != view.id
                 && match word.state {
                     NodeState::Active | NodeState::Draining | NodeState::Leaving => true,
                     NodeState::Joining => view.names(peer.identity),

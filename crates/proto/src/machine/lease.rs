@@ -72,7 +72,7 @@ impl Machine {
     /// R7: whether a stalled node may gain again: everyone it hears, and somebody, has acknowledged a pulse that it
     /// sent after the lapse; with nobody there, after listening for T.
     pub(super) fn recover(&mut self, now: Time) {
-        let Some(stalled_at) = self.stalled_at else {
+        let Some(stalled_at) = self.stalled_at.filter(|_| self.connected) else {
             return;
         };
         let echoes: Vec<Option<Time>> = self.heard_peers(now).map(|(peer, _)| peer.echoed).collect();

@@ -61,6 +61,9 @@ pub enum Command {
     Drain(bool),
     /// Gives the share away, says good-bye and ends.
     Leave,
+    /// Says whether any link to the clients is there. Without one the node owns nothing, and takes part again as after
+    /// a stall (R7) when one returns.
+    Connected(bool),
     /// Buckets that were given up, but whose connections are still served here.
     Keeping(BucketSet),
     /// The packet counts that the next pulses carry, one per interface.
@@ -125,6 +128,7 @@ pub struct Machine {
 
     weight: u16,
     healthy: bool,
+    connected: bool,
     draining: bool,
     leaving: bool,
     leaving_since: Time,
@@ -199,6 +203,7 @@ impl Machine {
             phase: Phase::Listening,
             weight: config.weight,
             healthy: true,
+            connected: true,
             draining: false,
             leaving: false,
             leaving_since: now,
@@ -302,6 +307,12 @@ impl Machine {
                     self.tell_state("asked to leave");
                 }
             }
+            Command::Connected(connected) => {
+                if self.connected != connected {
+                    self.connected = connected;
+                    self.stall(now);
+                }
+            }
             Command::Keeping(keeping) => self.keeping = keeping,
             Command::Audit(audits) => {
                 self.audits = audits;
@@ -389,7 +400,7 @@ impl Machine {
             promise: self.promise,
             owned: self.owned,
             weight: self.weight,
-            healthy: self.healthy,
+            healthy: self.healthy && self.connected,
             peers,
         }
     }
@@ -905,7 +916,7 @@ impl Machine {
         let is_silent = |identity| identity != self.me && self.silence(now, identity) >= self.config.timeout;
         Said {
             state,
-            healthy: self.healthy,
+            healthy: self.healthy && self.connected,
             weight: self.weight,
             adopted: self.view_id(),
             settled: self.is_settled(),
