@@ -341,12 +341,9 @@ impl Lab {
         node.services = None;
         node.namespace.destroy()?;
         // The run-time directory of a machine and its pins do not survive a reboot.
-        let lost = [node.runtime_dir()];
-        let pins = node.pins();
-        for path in lost.iter().chain(&pins) {
-            if path.exists() {
-                fs::remove_dir_all(path).with_context(|| format!("removing {}", path.display()))?;
-            }
+        for path in node.pins().into_iter().chain([node.runtime_dir()]) {
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.with_context(|| format!("removing {}", path.display()))?;
         }
         Ok(())
     }
@@ -683,7 +680,10 @@ impl Node {
     /// All that this machine's kernel and files hold because of a daemon, to compare before and after.
     pub fn footprint(&self) -> Result<Footprint> {
         let mut footprint = Footprint::of_namespace(Some(&self.namespace))?;
-        footprint.add_files(&self.shared.dir.join("bpf"));
+        for pin in self.pins() {
+            footprint.add(format!("file {}", pin.display()));
+            footprint.add_files(&pin);
+        }
         footprint.add_files(&self.runtime_dir());
         if self.socket().exists() {
             footprint.add(format!("file {}", self.socket().display()));
@@ -691,16 +691,17 @@ impl Node {
         Ok(footprint)
     }
 
-    /// What of the shared BPF file system belongs to this node: everything with its name in it.
+    /// What of the shared BPF file system belongs to this node: whatever has its name at the end of its own.
     fn pins(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut left = vec![self.shared.dir.join("bpf")];
         while let Some(dir) = left.pop() {
             for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                let mine = name == self.name || name.ends_with(&format!("-{}", self.name));
-                if entry.path().is_dir() {
-                    if mine { found.push(entry.path()) } else { left.push(entry.path()) }
+                if name == self.name || name.ends_with(&format!("-{}", self.name)) {
+                    found.push(entry.path());
+                } else if entry.path().is_dir() {
+                    left.push(entry.path());
                 }
             }
         }

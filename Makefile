@@ -1,0 +1,73 @@
+# make demo     see a cluster at work on this machine, in network namespaces (root)
+# make test     everything that CI runs, in rings from the cheapest to the dearest
+#
+# The rings one by one: fmt clippy unit sim bpf e2e. What each is for stands in docs/testing.md.
+
+CARGO ?= cargo
+# The lab and the packet filter need root; cargo, and so the build, does not.
+SUDO := $(shell [ "$$(id -u)" -eq 0 ] || { command -v sudo >/dev/null 2>&1 && echo sudo -E; })
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+# Programs that cargo starts for a test go through this.
+RUNNER := CARGO_TARGET_$(shell echo '$(HOST)' | tr 'a-z-' 'A-Z_')_RUNNER
+AS_ROOT := $(if $(SUDO),$(RUNNER)="$(SUDO)")
+
+.PHONY: all setup build release demo test fmt fmt-fix clippy unit sim bpf e2e bench doc clean
+all: build
+
+setup:
+	@scripts/setup
+
+build: setup
+	$(CARGO) build --workspace
+
+release: setup
+	$(CARGO) build --release -p rudeld -p rudel -p rudel-lab
+
+demo: release
+	@$(SUDO) $(TARGET_DIR)/release/rudel-lab demo
+
+# In this order, and stopping at the first failure, whatever -j says.
+test: setup
+	@$(MAKE) --no-print-directory fmt
+	@$(MAKE) --no-print-directory clippy
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory sim
+	@$(MAKE) --no-print-directory bpf
+	@$(MAKE) --no-print-directory e2e
+
+fmt:
+	$(CARGO) fmt --all --check
+
+fmt-fix:
+	$(CARGO) fmt --all
+
+clippy: setup
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+# Neither root nor namespaces. The simulation and the packet filter have rings of their own.
+unit: setup
+	$(CARGO) test --workspace --exclude rudel-sim --exclude rudel-datapath --exclude rudel-lab
+	$(CARGO) test -p rudel-lab --lib --bins
+
+# The protocol in a world of its own, with every fault from a seed.
+sim:
+	$(CARGO) test -p rudel-sim
+
+# The packet filter as a function: verdicts of the kernel for a table of packets.
+bpf: setup
+	$(AS_ROOT) $(CARGO) test -p rudel-datapath
+
+# Real daemons, real servers, real traffic, in network namespaces; one lab at a time.
+e2e: setup
+	$(CARGO) build -p rudeld -p rudel
+	$(AS_ROOT) $(CARGO) test -p rudel-lab --test '*' --no-fail-fast -- --test-threads=1
+
+bench: release
+	@$(SUDO) $(TARGET_DIR)/release/rudel-lab bench
+
+doc:
+	$(CARGO) doc --workspace --no-deps
+
+clean:
+	$(CARGO) clean
