@@ -1,1 +1,53 @@
-//! The XDP packet filter of rudel and its loader.
+//! The packet filter of a rudel node, and the door to it.
+//!
+//! Every node of a cluster receives every frame to the cluster's MAC address. The filter, an XDP program, sorts the
+//! flows into 256 buckets by a hash that all nodes compute alike, and passes up the stack only packets of the buckets
+//! that this node owns, and only while the node's lease holds. What it decides, and in which order, is told in
+//! `docs/datapath.md`.
+//!
+//! ```text
+//!              protocol's decisions                    what really happened
+//!   daemon ──► write_table, write_lease ──┐       ┌──► counters, bucket_counters, probes ──► daemon
+//!                                         ▼       │
+//!   bpffs    buckets · lease · counters · bucket_counters · probes · slots · memo · abi     link_<ifindex>
+//!                                         │       ▲                                              │
+//!   wire ───────────────────────────► filter.bpf.c, one instance per interface ◄────────────────┘
+//! ```
+//!
+//! What this crate decides: where a packet goes, given a table and a lease. What it does not: who owns a bucket, and
+//! until when; it takes no part in the protocol and reads no configuration file.
+//!
+//! - [`flow`] is the same hash in Rust: everything here that needs neither clang nor a kernel.
+//! - [`Datapath`] is the door that the daemon knocks at, [`Xdp`] is what stands behind it.
+//! - The kernel's state outlives the daemon on purpose: dropping an [`Xdp`] leaves the filter attached and the maps
+//!   pinned, and the lease makes it fall silent. [`Xdp::open`] takes over what a predecessor left; [`Xdp::release`]
+//!   removes everything.
+
+mod abi;
+#[cfg(feature = "xdp")]
+mod bpffs;
+mod counters;
+#[cfg(feature = "xdp")]
+mod device;
+mod door;
+mod error;
+pub mod flow;
+pub mod probe;
+#[cfg(feature = "xdp")]
+mod sys;
+mod table;
+#[cfg(feature = "xdp")]
+mod xdp;
+
+pub use counters::{BucketCount, Count, InterfaceCounters, ProbeCount, Verdict};
+pub use door::Datapath;
+pub use error::{Error, Result};
+pub use flow::{Flow, FlowKey, HashMode, Side};
+pub use table::{BUCKET_COUNT, BucketState, BucketTable, LeaseUntil};
+
+#[cfg(feature = "xdp")]
+pub use bpffs::{Bpffs, ensure_bpffs, is_bpffs};
+#[cfg(feature = "xdp")]
+pub use xdp::{
+    Action, AttachMode, DryRun, Filter, InterfaceOptions, MEMO_BYTES_MAX, Mode, Options, Xdp, clean, fence,
+};

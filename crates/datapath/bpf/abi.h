@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR MIT) OR GPL-2.0-only */
+/*
+ * The whole contract between the packet filter and its loader: every constant and every structure that both sides
+ * touch. src/abi.rs says the same in Rust; both assert the same literals, so neither can change alone. Raise
+ * ABI_VERSION whenever a map that a predecessor may have pinned would mean something else than before.
+ */
+#ifndef RUDEL_ABI_H
+#define RUDEL_ABI_H
+
+#include <linux/types.h>
+
+#define ABI_VERSION 1
+
+/* Hash classes of flows. One byte of table for each; the bucket is the top byte of a 32-bit hash. */
+#define BUCKET_COUNT 256
+
+/* Interfaces of one node that can carry the filter, each with counters of its own. */
+#define SLOT_COUNT 16
+
+/* Senders times interfaces whose probes are remembered; the least recently heard gives way. */
+#define PROBE_COUNT_MAX 1024
+
+/* Bytes that a daemon can leave for its successor beside the maps. */
+#define MEMO_BYTES_MAX 8188
+
+/* State of a bucket on this node: one byte of struct bucket_table. Unknown values are treated as ignored. */
+enum bucket_state {
+	BUCKET_IGNORED = 0,          /* another node's, or nobody's: drop */
+	BUCKET_OWNED = 1,            /* ours: pass while the lease holds */
+	BUCKET_OWNED_WHILE_KEPT = 2, /* reserved for the handover; until it exists, as owned */
+	BUCKET_KEPT = 3,             /* reserved for the handover; until it exists, as ignored */
+};
+
+/* What becomes of a frame to the cluster MAC. Index into struct interface_counters. */
+enum verdict {
+	VERDICT_PASSED = 0,    /* owned, lease valid: MAC rewritten, up the stack */
+	VERDICT_IGNORED = 1,   /* not owned: dropped */
+	VERDICT_FENCED = 2,    /* owned, but the lease has lapsed: dropped */
+	VERDICT_MALFORMED = 3, /* truncated or contradictory headers: dropped */
+	VERDICT_CONTROL = 4,   /* ARP, neighbour discovery, IGMP: up untouched, on every node */
+	VERDICT_NOT_IP = 5,    /* any other EtherType: dropped */
+	VERDICT_PROBE = 6,     /* a peer's probe: counted by sender, dropped */
+};
+#define VERDICT_COUNT 7
+
+/* Which end of a packet is the flow's own, that is, is hashed first. */
+enum side {
+	SIDE_SERVICE = 0, /* the source: clients talk to the cluster's addresses */
+	SIDE_INSIDE = 1,  /* the source: the inside host sends through the cluster */
+	SIDE_OUTSIDE = 2, /* the destination: the same inside host, seen from the other side */
+};
+
+/* What of a flow is hashed. */
+enum hash_mode {
+	HASH_SOURCE_IP = 0,                /* own address */
+	HASH_SOURCE_IP_PORT = 1,           /* own address, own port */
+	HASH_SOURCE_IP_PORT_DEST_PORT = 2, /* own address, own port, peer's port */
+	HASH_SOURCE_NET = 3,               /* own network: /24 of IPv4, /64 of IPv6 */
+	HASH_NONE = 4,                     /* nothing: everything is bucket 0 */
+};
+
+/* A MAC address in the last six bytes, so that two aligned loads compare it with a frame's. */
+struct mac {
+	__u16 pad;
+	__u16 head; /* bytes 0-1, as in the frame */
+	__u32 tail; /* bytes 2-5, as in the frame */
+};
+_Static_assert(sizeof(struct mac) == 8, "mirrored in src/abi.rs");
+
+/*
+ * Probe: proof that frames to the cluster MAC still reach this interface. One frame of this body a second from every
+ * node; IEEE 802's EtherType for local experiments. All numbers in network order. Not authenticated: it says that the
+ * wire floods, never who owns what.
+ */
+#define PROBE_ETHERTYPE 0x88b5
+#define PROBE_MAGIC 0x52554450 /* "RUDP" */
+#define PROBE_VERSION 1
+
+struct probe_body {
+	__be32 magic;
+	__u8 version;
+	__u8 pad[3];
+	__be64 sender; /* node id, unique in the cluster */
+	__be32 tag;    /* of the cluster; others' probes are not ours */
+} __attribute__((packed));
+_Static_assert(sizeof(struct probe_body) == 20, "mirrored in src/abi.rs");
+_Static_assert(__builtin_offsetof(struct probe_body, sender) == 8, "mirrored in src/abi.rs");
+_Static_assert(__builtin_offsetof(struct probe_body, tag) == 16, "mirrored in src/abi.rs");
+
+/* Map "probes". */
+struct probe_key {
+	__u64 sender; /* node id, host order */
+	__u32 slot;   /* of the interface that heard it, [0, SLOT_COUNT) */
+	__u32 pad;    /* zero */
+};
+_Static_assert(sizeof(struct probe_key) == 16, "mirrored in src/abi.rs");
+
+struct probe_value {
+	__u64 count;
+	__u64 last_ns; /* CLOCK_MONOTONIC_COARSE */
+};
+_Static_assert(sizeof(struct probe_value) == 16, "mirrored in src/abi.rs");
+
+/* Map "buckets": a single entry, so that one write replaces the table. Each byte is an enum bucket_state. */
+struct bucket_table {
+	__u8 state[BUCKET_COUNT];
+};
+_Static_assert(sizeof(struct bucket_table) == 256, "mirrored in src/abi.rs");
+
+/* Map "lease": a single entry. Owned buckets are passed while the coarse monotonic clock is below it. */
+struct lease {
+	__u64 until_ns; /* CLOCK_MONOTONIC_COARSE; 0 = lapsed */
+};
+_Static_assert(sizeof(struct lease) == 8, "mirrored in src/abi.rs");
+
+struct count {
+	__u64 packets;
+	__u64 bytes; /* of frames, Ethernet header included; in generic mode a GSO packet counts once */
+};
+_Static_assert(sizeof(struct count) == 16, "mirrored in src/abi.rs");
+
+/* Map "counters": per CPU, one entry per slot. */
+struct interface_counters {
+	struct count verdicts[VERDICT_COUNT];
+};
+_Static_assert(sizeof(struct interface_counters) == 112, "mirrored in src/abi.rs");
+
+struct bucket_count {
+	__u64 seen; /* packets of this bucket, whatever became of them */
+	__u64 passed;
+};
+_Static_assert(sizeof(struct bucket_count) == 16, "mirrored in src/abi.rs");
+
+/* Map "bucket_counters": per CPU, a single entry for all interfaces. */
+struct bucket_counters {
+	struct bucket_count buckets[BUCKET_COUNT];
+};
+_Static_assert(sizeof(struct bucket_counters) == 4096, "mirrored in src/abi.rs");
+
+/* Map "slots": which interface counts in which slot. Only the loader reads and writes it. */
+struct slot {
+	__u32 ifindex; /* 0 = free */
+	__u8 name[16]; /* NUL-padded, at most 15 bytes of name */
+};
+_Static_assert(sizeof(struct slot) == 20, "mirrored in src/abi.rs");
+
+/* Map "memo": a single entry, opaque to everybody but the daemon. */
+struct memo {
+	__u32 bytes; /* used of data */
+	__u8 data[MEMO_BYTES_MAX];
+};
+_Static_assert(sizeof(struct memo) == 8192, "mirrored in src/abi.rs");
+
+/* Map "abi": a single entry, by which a successor recognises maps that it can adopt. */
+struct abi {
+	__u32 version; /* ABI_VERSION */
+};
+_Static_assert(sizeof(struct abi) == 4, "mirrored in src/abi.rs");
+
+#endif

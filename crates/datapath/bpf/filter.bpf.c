@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: (Apache-2.0 OR MIT) OR GPL-2.0-only
+/*
+ * The packet filter of rudel: every frame to the cluster MAC reaches every node, and this program makes one of them
+ * take it.
+ *
+ *   1. Not to the cluster MAC? Pass, untouched and uncounted. This is the node's own traffic; it costs one comparison.
+ *   2. A peer's probe is counted by its sender and dropped. ARP, neighbour discovery and IGMP go up untouched on every
+ *      node: the daemon and the stack answer them. What else is not IP is dropped.
+ *   3. The flow key, by hash mode and side, and its bucket: the top byte of the kernel's jhash.
+ *   4. Not our bucket? Drop. With n nodes this is the fate of all but one packet in n, so nothing costlier than the
+ *      table look-up comes before it.
+ *   5. Our bucket, and the lease holds? The destination becomes this interface's own MAC, so that the stack takes the
+ *      frame for its own, and up it goes. The lease makes a node whose daemon is dead, stopped or starved fall silent
+ *      before others take its buckets over: nobody has to be alive for that.
+ *
+ * Every drop has a counter with a name (abi.h). Kernel: 5.11, for the coarse clock.
+ */
+#include "abi.h"
+#include "hash.h"
+#include "maps.h"
+#include "parse.h"
+
+/* Set by the loader for each interface; constants to the verifier, which removes the branches that they close. */
+const volatile struct mac cluster_mac = {};
+const volatile struct mac own_mac = {};
+const volatile __u8 side = SIDE_SERVICE;
+const volatile __u8 hash_mode = HASH_SOURCE_IP_PORT;
+const volatile __u32 hash_seed = 0;
+const volatile __u32 cluster_tag = 0; /* of probes, host order */
+const volatile __u32 counter_slot = 0;
+
+/* The two aligned halves of a destination MAC: frames start two bytes before a four-byte boundary. */
+struct destination {
+	__u16 head;
+	__u32 tail;
+} __attribute__((packed));
+
+static __always_inline bool is_to_cluster(const struct destination *to)
+{
+	return to->tail == cluster_mac.tail && to->head == cluster_mac.head;
+}
+
+static __always_inline void send_to_self(struct destination *to)
+{
+	to->head = own_mac.head;
+	to->tail = own_mac.tail;
+}
+
+static __always_inline bool is_our_probe(const struct probe_body *probe)
+{
+	return probe->magic == bpf_htonl(PROBE_MAGIC) && probe->version == PROBE_VERSION &&
+	       probe->tag == bpf_htonl(cluster_tag);
+}
+
+static __always_inline int take_probe(const struct cursor *at)
+{
+	const struct probe_body *probe = at->pos;
+	struct probe_key key = { .slot = counter_slot };
+	struct probe_value *known, first = { .count = 1 };
+
+	if ((void *)(probe + 1) > at->end)
+		return VERDICT_MALFORMED;
+	if (!is_our_probe(probe))
+		return VERDICT_NOT_IP;
+
+	key.sender = bpf_be64_to_cpu(probe->sender);
+	known = bpf_map_lookup_elem(&probes, &key);
+	if (known) {
+		known->last_ns = bpf_ktime_get_coarse_ns();
+		__sync_fetch_and_add(&known->count, 1);
+	} else {
+		first.last_ns = bpf_ktime_get_coarse_ns();
+		bpf_map_update_elem(&probes, &key, &first, BPF_ANY);
+	}
+	return VERDICT_PROBE;
+}
+
+static __always_inline __u32 bucket_of(const struct flow *flow)
+{
+	__u32 key[KEY_WORDS_MAX];
+	__u32 hash;
+
+	if (hash_mode == HASH_NONE)
+		return 0;
+
+	key[0] = KEY_WORD(flow->address[0]);
+	if (flow->ipv6) {
+		key[1] = KEY_WORD(flow->address[1]);
+		key[2] = KEY_WORD(flow->address[2]);
+		key[3] = KEY_WORD(flow->address[3]);
+	}
+
+	if (hash_mode == HASH_SOURCE_NET) {
+		if (flow->ipv6)
+			key[2] = key[3] = 0;
+		else
+			key[0] &= 0x00ffffff;
+	}
+
+	if (flow->ports && hash_mode == HASH_SOURCE_IP_PORT_DEST_PORT) {
+		if (flow->ipv6) {
+			key[4] = KEY_PORT(flow->own_port);
+			key[5] = KEY_PORT(flow->peer_port);
+			hash = jhash_words(key, 6, hash_seed);
+		} else {
+			key[1] = KEY_PORT(flow->own_port);
+			key[2] = KEY_PORT(flow->peer_port);
+			hash = jhash_words(key, 3, hash_seed);
+		}
+	} else if (flow->ports && hash_mode == HASH_SOURCE_IP_PORT) {
+		if (flow->ipv6) {
+			key[4] = KEY_PORT(flow->own_port);
+			hash = jhash_words(key, 5, hash_seed);
+		} else {
+			key[1] = KEY_PORT(flow->own_port);
+			hash = jhash_words(key, 2, hash_seed);
+		}
+	} else {
+		hash = flow->ipv6 ? jhash_words(key, 4, hash_seed) : jhash_words(key, 1, hash_seed);
+	}
+	return hash >> 24;
+}
+
+/* Who takes this flow's packets? */
+static __always_inline int judge(const struct flow *flow)
+{
+	const __u32 only = 0;
+	const struct bucket_table *table;
+	const volatile struct lease *held;
+	struct bucket_counters *counts;
+	__u32 bucket = bucket_of(flow);
+	__u8 state;
+
+	table = bpf_map_lookup_elem(&buckets, &only);
+	counts = bpf_map_lookup_elem(&bucket_counters, &only);
+	if (!table || !counts)
+		return VERDICT_FENCED; /* cannot happen: both maps have an entry 0 */
+
+	counts->buckets[bucket].seen++;
+	state = table->state[bucket];
+	if (state != BUCKET_OWNED && state != BUCKET_OWNED_WHILE_KEPT)
+		return VERDICT_IGNORED;
+
+	held = bpf_map_lookup_elem(&lease, &only);
+	if (!held || bpf_ktime_get_coarse_ns() >= held->until_ns)
+		return VERDICT_FENCED;
+
+	counts->buckets[bucket].passed++;
+	return VERDICT_PASSED;
+}
+
+static __always_inline int decide(struct cursor *at)
+{
+	struct flow flow;
+	__be16 ethertype;
+	int rc;
+
+	rc = parse_ethernet(at, &ethertype);
+	if (rc != PARSED)
+		return rc;
+
+	switch (ethertype) {
+	case bpf_htons(ETH_P_IP):
+		rc = parse_ipv4_flow(at, &flow, side);
+		break;
+	case bpf_htons(ETH_P_IPV6):
+		rc = parse_ipv6_flow(at, &flow, side);
+		break;
+	case bpf_htons(ETH_P_ARP):
+		return VERDICT_CONTROL;
+	case bpf_htons(PROBE_ETHERTYPE):
+		return take_probe(at);
+	default:
+		return VERDICT_NOT_IP;
+	}
+	return rc == PARSED ? judge(&flow) : rc;
+}
+
+SEC("xdp")
+int rudel_filter(struct xdp_md *ctx)
+{
+	struct cursor at = { .pos = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end };
+	struct destination *to = at.pos;
+	const __u32 bytes = ctx->data_end - ctx->data;
+	const __u32 slot = counter_slot;
+	struct interface_counters *counts;
+	int verdict;
+
+	if ((void *)(to + 1) > at.end || !is_to_cluster(to))
+		return XDP_PASS;
+
+	verdict = decide(&at);
+
+	counts = bpf_map_lookup_elem(&counters, &slot);
+	if (!counts || verdict < 0 || verdict >= VERDICT_COUNT)
+		return XDP_DROP; /* cannot happen: the loader chose the slot, and decide() a verdict */
+	counts->verdicts[verdict].packets++;
+	counts->verdicts[verdict].bytes += bytes;
+
+	switch (verdict) {
+	case VERDICT_PASSED:
+		send_to_self(to);
+		return XDP_PASS;
+	case VERDICT_CONTROL:
+		return XDP_PASS;
+	default:
+		return XDP_DROP;
+	}
+}
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";

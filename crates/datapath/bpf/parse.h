@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR MIT) OR GPL-2.0-only */
+/*
+ * From a frame to the flow that it belongs to.
+ *
+ * Every helper advances the cursor past what it has read, checks bounds before it reads, and returns PARSED, or the
+ * verdict that ends the packet's way here. Headers are read as far as the flow key needs; checksums, options and
+ * everything behind the ports are the stack's business.
+ */
+#ifndef RUDEL_PARSE_H
+#define RUDEL_PARSE_H
+
+#include "abi.h"
+
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+/* Tags of IEEE 802.1Q and 802.1ad in front of the payload. A third makes the frame one that is not IP. */
+#define VLAN_DEPTH_MAX 2
+
+/* Extension headers in front of the transport. RFC 8504 lets a node refuse longer chains; eight are absurd already. */
+#define IPV6_CHAIN_MAX 8
+
+#define PARSED (-1)
+
+/* Headers that the kernel's UAPI spells in files which pull in libc. */
+struct vlan_head {
+	__be16 tci;
+	__be16 ethertype;
+};
+
+struct extension_head {
+	__u8 next;
+	__u8 length; /* units and bias depend on the header */
+};
+
+struct fragment_head {
+	__u8 next;
+	__u8 reserved;
+	__be16 offset; /* 13 bits of offset, 2 reserved, 1 "more fragments" */
+	__be32 id;
+};
+#define FRAGMENT_OFFSET_OR_MORE 0xfff9
+
+struct icmp_head {
+	__u8 type;
+	__u8 code;
+	__be16 checksum;
+	__be16 id; /* of echo and its reply */
+	__be16 sequence;
+};
+
+struct ports_head {
+	__be16 source;
+	__be16 destination;
+};
+
+#define IPV4_FRAGMENT 0x3fff /* "more fragments", and the offset */
+
+enum {
+	ICMP_ECHO_REPLY = 0,
+	ICMP_UNREACHABLE = 3,
+	ICMP_SOURCE_QUENCH = 4,
+	ICMP_REDIRECT = 5,
+	ICMP_ECHO = 8,
+	ICMP_TIME_EXCEEDED = 11,
+	ICMP_PARAMETER_PROBLEM = 12,
+
+	ICMPV6_UNREACHABLE = 1,
+	ICMPV6_PARAMETER_PROBLEM = 4, /* 1 to 4 are the errors */
+	ICMPV6_ECHO = 128,
+	ICMPV6_ECHO_REPLY = 129,
+	ICMPV6_NDISC_FIRST = 133, /* router solicitation */
+	ICMPV6_NDISC_LAST = 137,  /* redirect */
+};
+
+/* Where we are in the packet, and where it ends. */
+struct cursor {
+	void *pos;
+	void *end;
+};
+
+/* What the hash may ask of a flow. Everything as it stands in the packet; "own" is the end that `side` chooses. */
+struct flow {
+	__u32 address[4]; /* the own end's; IPv4 uses the first word */
+	__be16 own_port;
+	__be16 peer_port;
+	bool ipv6;
+	bool ports; /* the ports are known; of an ICMP echo, both are its identifier */
+};
+
+/* `reversed`: the packet is the one inside an ICMP error, which went the other way. */
+static __always_inline bool own_is_source(__u8 side, bool reversed)
+{
+	return (side == SIDE_OUTSIDE) == reversed;
+}
+
+static __always_inline int parse_ethernet(struct cursor *at, __be16 *ethertype)
+{
+	struct ethhdr *eth = at->pos;
+	struct vlan_head *tag;
+	int depth;
+
+	if ((void *)(eth + 1) > at->end)
+		return VERDICT_MALFORMED;
+	*ethertype = eth->h_proto;
+	at->pos = eth + 1;
+
+#pragma unroll
+	for (depth = 0; depth < VLAN_DEPTH_MAX; depth++) {
+		if (*ethertype != bpf_htons(ETH_P_8021Q) && *ethertype != bpf_htons(ETH_P_8021AD))
+			break;
+		tag = at->pos;
+		if ((void *)(tag + 1) > at->end)
+			return VERDICT_MALFORMED;
+		*ethertype = tag->ethertype;
+		at->pos = tag + 1;
+	}
+	return PARSED;
+}
+
+static __always_inline int parse_ports(struct cursor *at, struct flow *flow, __u8 side, bool reversed)
+{
+	struct ports_head *ports = at->pos;
+
+	if ((void *)(ports + 1) > at->end)
+		return VERDICT_MALFORMED;
+	if (own_is_source(side, reversed)) {
+		flow->own_port = ports->source;
+		flow->peer_port = ports->destination;
+	} else {
+		flow->own_port = ports->destination;
+		flow->peer_port = ports->source;
+	}
+	flow->ports = true;
+	return PARSED;
+}
+
+static __always_inline bool has_ports(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP ||
+	       protocol == IPPROTO_DCCP || protocol == IPPROTO_UDPLITE;
+}
+
+/* An echo's identifier stands for both ports: request and reply carry the same one. */
+static __always_inline void take_echo_id(struct flow *flow, const struct icmp_head *icmp)
+{
+	flow->own_port = icmp->id;
+	flow->peer_port = icmp->id;
+	flow->ports = true;
+}
+
+/* Leaves the cursor at the transport header. Sets `protocol`, and `fragment` if there is no telling what follows. */
+static __always_inline int parse_ipv4(struct cursor *at, struct flow *flow, __u8 side, bool reversed, __u8 *protocol,
+				      bool *fragment)
+{
+	struct iphdr *ip = at->pos;
+	__u32 header_bytes, total_bytes;
+
+	if ((void *)(ip + 1) > at->end)
+		return VERDICT_MALFORMED;
+	header_bytes = ip->ihl * 4;
+	if (ip->version != 4 || header_bytes < sizeof(*ip))
+		return VERDICT_MALFORMED;
+	if (at->pos + header_bytes > at->end)
+		return VERDICT_MALFORMED;
+
+	/*
+	 * The packet must be there in full. Inside an ICMP error it is cut, and in generic mode a TCP packet beyond
+	 * 64 kB that the stack has still to segment says 0.
+	 */
+	total_bytes = bpf_ntohs(ip->tot_len);
+	if (!reversed && total_bytes != 0) {
+		if (total_bytes < header_bytes || at->pos + total_bytes > at->end)
+			return VERDICT_MALFORMED;
+	}
+
+	flow->address[0] = own_is_source(side, reversed) ? ip->saddr : ip->daddr;
+	flow->ipv6 = false;
+	flow->ports = false;
+	*protocol = ip->protocol;
+	*fragment = ip->frag_off & bpf_htons(IPV4_FRAGMENT);
+	at->pos += header_bytes;
+	return PARSED;
+}
+
+static __always_inline int skip_extensions(struct cursor *at, __u8 *protocol, bool *fragment)
+{
+	struct extension_head *extension;
+	struct fragment_head *part;
+	int depth;
+
+	*fragment = false;
+	for (depth = 0; depth < IPV6_CHAIN_MAX; depth++) {
+		switch (*protocol) {
+		case IPPROTO_HOPOPTS:
+		case IPPROTO_ROUTING:
+		case IPPROTO_DSTOPTS:
+			extension = at->pos;
+			if ((void *)(extension + 1) > at->end)
+				return VERDICT_MALFORMED;
+			*protocol = extension->next;
+			at->pos += (extension->length + 1) * 8;
+			break;
+		case IPPROTO_AH:
+			extension = at->pos;
+			if ((void *)(extension + 1) > at->end)
+				return VERDICT_MALFORMED;
+			*protocol = extension->next;
+			at->pos += (extension->length + 2) * 4;
+			break;
+		case IPPROTO_FRAGMENT:
+			part = at->pos;
+			if ((void *)(part + 1) > at->end)
+				return VERDICT_MALFORMED;
+			*protocol = part->next;
+			/* An atomic fragment (RFC 6946) is a whole packet. */
+			*fragment = part->offset & bpf_htons(FRAGMENT_OFFSET_OR_MORE);
+			at->pos = part + 1;
+			if (*fragment)
+				return PARSED;
+			break;
+		default:
+			return at->pos > at->end ? VERDICT_MALFORMED : PARSED;
+		}
+	}
+	/* The chain may end here by luck. */
+	switch (*protocol) {
+	case IPPROTO_HOPOPTS:
+	case IPPROTO_ROUTING:
+	case IPPROTO_DSTOPTS:
+	case IPPROTO_AH:
+	case IPPROTO_FRAGMENT:
+		return VERDICT_MALFORMED;
+	}
+	return at->pos > at->end ? VERDICT_MALFORMED : PARSED;
+}
+
+/* As parse_ipv4. */
+static __always_inline int parse_ipv6(struct cursor *at, struct flow *flow, __u8 side, bool reversed, __u8 *protocol,
+				      bool *fragment)
+{
+	struct ipv6hdr *ip = at->pos;
+	const struct in6_addr *own;
+	__u32 payload_bytes;
+
+	if ((void *)(ip + 1) > at->end)
+		return VERDICT_MALFORMED;
+	if (ip->version != 6)
+		return VERDICT_MALFORMED;
+
+	/* As with IPv4; 0 also says "jumbogram". */
+	payload_bytes = bpf_ntohs(ip->payload_len);
+	if (!reversed && (void *)(ip + 1) + payload_bytes > at->end)
+		return VERDICT_MALFORMED;
+
+	own = own_is_source(side, reversed) ? &ip->saddr : &ip->daddr;
+	flow->address[0] = own->in6_u.u6_addr32[0];
+	flow->address[1] = own->in6_u.u6_addr32[1];
+	flow->address[2] = own->in6_u.u6_addr32[2];
+	flow->address[3] = own->in6_u.u6_addr32[3];
+	flow->ipv6 = true;
+	flow->ports = false;
+	*protocol = ip->nexthdr;
+	at->pos = ip + 1;
+	return skip_extensions(at, protocol, fragment);
+}
+
+static __always_inline bool is_icmp_error(__u8 type)
+{
+	return type == ICMP_UNREACHABLE || type == ICMP_SOURCE_QUENCH || type == ICMP_REDIRECT ||
+	       type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETER_PROBLEM;
+}
+
+static __always_inline bool is_icmp_echo(__u8 type)
+{
+	return type == ICMP_ECHO || type == ICMP_ECHO_REPLY;
+}
+
+static __always_inline bool is_icmpv6_error(__u8 type)
+{
+	return type >= ICMPV6_UNREACHABLE && type <= ICMPV6_PARAMETER_PROBLEM;
+}
+
+static __always_inline bool is_icmpv6_echo(__u8 type)
+{
+	return type == ICMPV6_ECHO || type == ICMPV6_ECHO_REPLY;
+}
+
+/* The flow of an IPv4 packet, or of the one inside an ICMP error. */
+static __always_inline int parse_ipv4_flow(struct cursor *at, struct flow *flow, __u8 side)
+{
+	struct icmp_head *icmp;
+	__u8 protocol;
+	bool fragment;
+	int rc;
+
+	rc = parse_ipv4(at, flow, side, false, &protocol, &fragment);
+	if (rc != PARSED || fragment)
+		return rc;
+	if (has_ports(protocol))
+		return parse_ports(at, flow, side, false);
+	if (protocol == IPPROTO_IGMP)
+		return VERDICT_CONTROL;
+	if (protocol != IPPROTO_ICMP)
+		return PARSED;
+
+	icmp = at->pos;
+	if ((void *)(icmp + 1) > at->end)
+		return VERDICT_MALFORMED;
+	if (is_icmp_echo(icmp->type))
+		take_echo_id(flow, icmp);
+	if (!is_icmp_error(icmp->type))
+		return PARSED;
+
+	at->pos = icmp + 1;
+	rc = parse_ipv4(at, flow, side, true, &protocol, &fragment);
+	if (rc != PARSED || fragment)
+		return rc;
+	if (has_ports(protocol))
+		return parse_ports(at, flow, side, true);
+	if (protocol != IPPROTO_ICMP)
+		return PARSED;
+
+	icmp = at->pos;
+	if ((void *)(icmp + 1) > at->end)
+		return VERDICT_MALFORMED;
+	if (is_icmp_echo(icmp->type))
+		take_echo_id(flow, icmp);
+	return PARSED;
+}
+
+/* The same for IPv6. */
+static __always_inline int parse_ipv6_flow(struct cursor *at, struct flow *flow, __u8 side)
+{
+	struct icmp_head *icmp;
+	__u8 protocol;
+	bool fragment;
+	int rc;
+
+	rc = parse_ipv6(at, flow, side, false, &protocol, &fragment);
+	if (rc != PARSED || fragment)
+		return rc;
+	if (has_ports(protocol))
+		return parse_ports(at, flow, side, false);
+	if (protocol != IPPROTO_ICMPV6)
+		return PARSED;
+
+	icmp = at->pos;
+	if ((void *)(icmp + 1) > at->end)
+		return VERDICT_MALFORMED;
+	if (icmp->type >= ICMPV6_NDISC_FIRST && icmp->type <= ICMPV6_NDISC_LAST)
+		return VERDICT_CONTROL;
+	if (is_icmpv6_echo(icmp->type))
+		take_echo_id(flow, icmp);
+	if (!is_icmpv6_error(icmp->type))
+		return PARSED;
+
+	at->pos = icmp + 1;
+	rc = parse_ipv6(at, flow, side, true, &protocol, &fragment);
+	if (rc != PARSED || fragment)
+		return rc;
+	if (has_ports(protocol))
+		return parse_ports(at, flow, side, true);
+	if (protocol != IPPROTO_ICMPV6)
+		return PARSED;
+
+	icmp = at->pos;
+	if ((void *)(icmp + 1) > at->end)
+		return VERDICT_MALFORMED;
+	if (is_icmpv6_echo(icmp->type))
+		take_echo_id(flow, icmp);
+	return PARSED;
+}
+
+#endif

@@ -1,0 +1,51 @@
+//! Compiles the packet program. `CLANG` names another compiler than `clang`; feature `xdp` off needs none.
+
+use std::{env, fs, path::PathBuf, process::Command};
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=CLANG");
+    if env::var_os("CARGO_FEATURE_XDP").is_none() {
+        return;
+    }
+
+    let clang = env::var("CLANG").unwrap_or_else(|_| "clang".into());
+    let out_dir = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let object = out_dir.join("filter.bpf.o");
+    let dependencies = out_dir.join("filter.bpf.d");
+    let target = match env::var("CARGO_CFG_TARGET_ENDIAN").as_deref() {
+        Ok("big") => "bpfeb",
+        _ => "bpfel",
+    };
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
+
+    // The kernel's headers include <asm/types.h>, which Debian keeps in a directory that the BPF target does not
+    // search. LLVM 20 moved the default instruction set; v3 (Linux 5.1) is what we want from every version.
+    let result = Command::new(&clang)
+        .args(["-O2", "-g", "-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-fno-stack-protector"])
+        .arg(format!("--target={target}"))
+        .args(["-idirafter", &format!("/usr/include/{arch}-linux-gnu")])
+        .args(["-c", "bpf/filter.bpf.c", "-o"])
+        .arg(&object)
+        .args(["-MD", "-MF"])
+        .arg(&dependencies)
+        .status();
+    match result {
+        Ok(status) if status.success() => {}
+        Ok(status) => panic!(
+            "{clang} could not compile bpf/filter.bpf.c ({status}); its messages are above. The headers come from \
+             `apt install libbpf-dev linux-libc-dev`"
+        ),
+        Err(error) => panic!(
+            "{clang} does not start ({error}); `apt install clang libbpf-dev linux-libc-dev`, or name a compiler in \
+             CLANG, or build without feature `xdp`"
+        ),
+    }
+
+    // A make rule: "target: header header \<newline> header". Our paths have no blanks.
+    let rule = fs::read_to_string(&dependencies).expect("clang wrote the dependency file");
+    let (_, headers) = rule.split_once(':').expect("a dependency file is a make rule");
+    for header in headers.split_whitespace().filter(|word| *word != "\\") {
+        println!("cargo::rerun-if-changed={header}");
+    }
+}

@@ -1,0 +1,133 @@
+//! `bpf/abi.h` in Rust. Both sides assert the same literals, so neither can change alone.
+
+#![cfg_attr(not(feature = "xdp"), allow(dead_code))]
+
+use std::mem::{offset_of, size_of};
+
+/// Raised whenever a map that a predecessor may have pinned would mean something else than before.
+pub(crate) const ABI_VERSION: u32 = 1;
+/// Interfaces of one node that can carry the filter.
+pub(crate) const SLOT_COUNT: usize = 16;
+/// Verdicts of the filter, in the order of [`crate::Verdict`].
+pub(crate) const VERDICT_COUNT: usize = 7;
+/// Bytes that a daemon can leave for its successor.
+pub(crate) const MEMO_BYTES_MAX: usize = 8188;
+
+/// A MAC address in the last six bytes; `const volatile struct mac`.
+pub(crate) fn mac(address: [u8; 6]) -> [u8; 8] {
+    let [a, b, c, d, e, f] = address;
+    [0, 0, a, b, c, d, e, f]
+}
+
+/// The body of a probe frame; all numbers in network order.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub(crate) struct ProbeBody {
+    pub(crate) magic: [u8; 4],
+    pub(crate) version: u8,
+    pub(crate) pad: [u8; 3],
+    pub(crate) sender: [u8; 8],
+    pub(crate) tag: [u8; 4],
+}
+const _: () = assert!(size_of::<ProbeBody>() == 20);
+const _: () = assert!(offset_of!(ProbeBody, sender) == 8);
+const _: () = assert!(offset_of!(ProbeBody, tag) == 16);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ProbeKey {
+    pub(crate) sender: u64,
+    pub(crate) slot: u32,
+    pub(crate) pad: u32,
+}
+const _: () = assert!(size_of::<ProbeKey>() == 16);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ProbeValue {
+    pub(crate) count: u64,
+    pub(crate) last_ns: u64,
+}
+const _: () = assert!(size_of::<ProbeValue>() == 16);
+
+/// One byte per bucket, each a [`crate::BucketState`].
+pub(crate) type BucketTableBytes = [u8; 256];
+const _: () = assert!(size_of::<BucketTableBytes>() == 256);
+
+/// CLOCK_MONOTONIC_COARSE, ns.
+pub(crate) type Lease = u64;
+const _: () = assert!(size_of::<Lease>() == 8);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Count {
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+}
+const _: () = assert!(size_of::<Count>() == 16);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct InterfaceCounters {
+    pub(crate) verdicts: [Count; VERDICT_COUNT],
+}
+const _: () = assert!(size_of::<InterfaceCounters>() == 112);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct BucketCount {
+    pub(crate) seen: u64,
+    pub(crate) passed: u64,
+}
+const _: () = assert!(size_of::<BucketCount>() == 16);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BucketCounters {
+    pub(crate) buckets: [BucketCount; 256],
+}
+const _: () = assert!(size_of::<BucketCounters>() == 4096);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) ifindex: u32,
+    pub(crate) name: [u8; 16],
+}
+const _: () = assert!(size_of::<Slot>() == 20);
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Memo {
+    pub(crate) bytes: u32,
+    pub(crate) data: [u8; MEMO_BYTES_MAX],
+}
+const _: () = assert!(size_of::<Memo>() == 8192);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Abi {
+    pub(crate) version: u32,
+}
+const _: () = assert!(size_of::<Abi>() == 4);
+
+#[cfg(feature = "xdp")]
+mod pod {
+    use super::*;
+
+    // SAFETY: all are `repr(C)`, made of integers and arrays of them, and the sizes asserted above leave no padding;
+    // every bit pattern is a value.
+    unsafe impl aya::Pod for ProbeKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ProbeValue {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for InterfaceCounters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for BucketCounters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Slot {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Memo {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Abi {}
+}

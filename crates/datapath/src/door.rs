@@ -1,0 +1,44 @@
+//! The door between the daemon and the packet filter.
+
+use crate::{
+    counters::{BucketCount, InterfaceCounters, ProbeCount},
+    error::Result,
+    table::{BucketTable, LeaseUntil},
+};
+
+/// What the daemon asks of a packet filter that is in place. [`crate::Xdp`] is the real one.
+///
+/// No method blocks on anything but the kernel's own bookkeeping: a write is one store or one system call.
+pub trait Datapath {
+    /// Replaces the states of all buckets.
+    ///
+    /// One call; each bucket changes at one instant, all of them within the same microsecond, in no particular order.
+    /// On an error the table is as it was.
+    fn write_table(&mut self, table: &BucketTable) -> Result<()>;
+
+    /// Moves the lease. The filter passes nothing from that instant on, and may stop one tick of the kernel earlier.
+    ///
+    /// Whether a lapsed lease may be moved at all is the protocol's question (`docs/protocol.md`, R4).
+    fn write_lease(&mut self, until: LeaseUntil) -> Result<()>;
+
+    /// The states that the filter goes by.
+    fn read_table(&self) -> Result<BucketTable>;
+
+    /// The lease as it was last written, by whomever.
+    fn read_lease(&self) -> Result<LeaseUntil>;
+
+    /// Counters of every interface that carries the filter.
+    fn counters(&self) -> Result<Vec<InterfaceCounters>>;
+
+    /// Counters of every bucket, bucket 0 first; always [`crate::BUCKET_COUNT`] of them.
+    fn bucket_counters(&self) -> Result<Vec<BucketCount>>;
+
+    /// The probes heard, by sender and interface, in no particular order.
+    fn probes(&self) -> Result<Vec<ProbeCount>>;
+
+    /// Makes this node silent at once: the lease first, then every bucket.
+    fn clear(&mut self) -> Result<()> {
+        self.write_lease(LeaseUntil::LAPSED)?;
+        self.write_table(&BucketTable::IGNORED)
+    }
+}

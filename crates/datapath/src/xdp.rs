@@ -1,0 +1,900 @@
+//! The loader: maps that outlive it, one program per interface, and the links between them.
+//!
+//! What is pinned in the node's directory *is* the state; this process only holds it open. Every step leaves a state
+//! that the next [`Xdp::open`] understands, wherever the process dies:
+//!
+//! - `abi`, `buckets`, `lease`, `counters`, `bucket_counters`, `probes`, `slots`, `memo`: the maps of `bpf/maps.h`;
+//! - `link_<ifindex>`: the filter's attachment to an interface.
+
+use std::{
+    collections::HashMap,
+    fmt, fs, io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues},
+    programs::{ProgramError, TestRun, TestRunOptions},
+};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::{
+    abi, bpffs,
+    counters::{BucketCount, Count, InterfaceCounters, ProbeCount},
+    device::{self, Device, XdpMode},
+    door::Datapath,
+    error::{Error, Result, os_error},
+    flow::{HashMode, Side},
+    sys::{self, Link},
+    table::{BucketTable, LeaseUntil},
+};
+
+/// Longest memo that [`Xdp::write_memo`] takes.
+pub const MEMO_BYTES_MAX: usize = abi::MEMO_BYTES_MAX;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/filter.bpf.o"));
+const PROGRAM: &str = "rudel_filter";
+const LINK_PREFIX: &str = "link_";
+/// Every map, in the order in which they are removed: without `abi`, nobody adopts the rest.
+const MAPS: [&str; 8] = ["abi", "lease", "buckets", "counters", "bucket_counters", "probes", "slots", "memo"];
+
+/// Interface kinds and drivers on which a natively attached program is worse than none: on veth the packet stays
+/// PACKET_MULTICAST, which TCP drops silently, and segmentation offload is lost; the others have no native mode, or
+/// hand it to the interfaces below them, which have addresses of their own.
+const GENERIC_ONLY: [&str; 14] = [
+    "veth", "bridge", "bond", "bonding", "team", "vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "dummy",
+    "ifb", "netkit", "vxlan",
+];
+
+/// What is common to all interfaces of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Directory of the pinned state, for this node alone, on a BPF file system (see [`crate::ensure_bpffs`]). Its name
+    /// must not contain a dot: the kernel reserves those.
+    pub pin_dir: PathBuf,
+    /// Tells clusters on one wire apart: probes with another tag are not ours.
+    pub cluster_tag: u32,
+}
+
+/// How the filter should be run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AttachMode {
+    /// Natively where that works: not on virtual interfaces, and generically where the driver refuses.
+    #[default]
+    Auto,
+    /// By the driver, or not at all.
+    Native,
+    /// By the network stack.
+    Generic,
+}
+
+/// How the filter is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// By the driver, before there is a socket buffer.
+    Native,
+    /// By the network stack.
+    Generic,
+}
+
+impl Mode {
+    /// The word in status and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+
+    const fn flags(self) -> u32 {
+        match self {
+            Self::Native => sys::XDP_FLAGS_NATIVE,
+            Self::Generic => sys::XDP_FLAGS_GENERIC,
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// How the filter works on one interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceOptions {
+    /// Index of the interface in this network namespace.
+    pub ifindex: u32,
+    /// Its name, for messages and counters.
+    pub name: String,
+    /// The address that all nodes share. Frames to any other pass untouched.
+    pub cluster_mac: [u8; 6],
+    /// The interface's own address, under which passed packets go up the stack.
+    pub own_mac: [u8; 6],
+    /// Which end of a packet is hashed.
+    pub side: Side,
+    /// What of it is hashed.
+    pub hash: HashMode,
+    /// Seed of the hash; the same on all nodes.
+    pub seed: u32,
+    /// How to attach.
+    pub mode: AttachMode,
+    /// Name of the driver (`ethtool -i`), if known. Without it the interface's kind decides what [`AttachMode::Auto`]
+    /// means.
+    pub driver: Option<String>,
+}
+
+/// The pinned state of a node, held open. See the crate's documentation for what becomes of it when this is dropped.
+pub struct Xdp {
+    options: Options,
+    lease: LeaseWord,
+    buckets: Array<MapData, abi::BucketTableBytes>,
+    counters: PerCpuArray<MapData, abi::InterfaceCounters>,
+    bucket_counters: PerCpuArray<MapData, abi::BucketCounters>,
+    probes: aya::maps::HashMap<MapData, abi::ProbeKey, abi::ProbeValue>,
+    slots: Array<MapData, abi::Slot>,
+    memo: Array<MapData, abi::Memo>,
+    /// Interfaces that this process has attached to, or taken over.
+    attached: HashMap<u32, Mode>,
+}
+
+impl Xdp {
+    /// Opens the pinned state of this node: adopts what a predecessor left, with table, lease, counters and filters as
+    /// they are, or makes it. What another version of this program left in another layout is removed, filters
+    /// included.
+    ///
+    /// Attaches nothing. A predecessor's filters go on; [`Xdp::attach`] takes them over one by one, and
+    /// [`Xdp::detach_unclaimed`] removes the rest. Two live daemons on one directory are not detected here.
+    pub fn open(options: Options) -> Result<Self> {
+        bpffs::require(&options.pin_dir)?;
+        bpffs::create(&options.pin_dir)?;
+        match pinned_abi(&options.pin_dir)? {
+            Some(abi::ABI_VERSION) => {
+                tracing::debug!(dir = %options.pin_dir.display(), "adopting pinned state")
+            }
+            Some(0) | None => remove_pins(&options.pin_dir)?,
+            Some(found) => {
+                tracing::info!(found, ours = abi::ABI_VERSION, "removing the state of another version");
+                remove_pins(&options.pin_dir)?;
+            }
+        }
+
+        let mut object = EbpfLoader::new()
+            .btf(None) // no field of a kernel structure is relocated
+            .default_map_pin_directory(&options.pin_dir)
+            .load(OBJECT)
+            .map_err(|error| classify("create the filter's maps", error))?;
+
+        let xdp = Self {
+            lease: LeaseWord::map(&take(&mut object, "lease", as_array_data)?)?,
+            buckets: take(&mut object, "buckets", Array::try_from)?,
+            counters: take(&mut object, "counters", PerCpuArray::try_from)?,
+            bucket_counters: take(&mut object, "bucket_counters", PerCpuArray::try_from)?,
+            probes: take(&mut object, "probes", aya::maps::HashMap::try_from)?,
+            slots: take(&mut object, "slots", Array::try_from)?,
+            memo: take(&mut object, "memo", Array::try_from)?,
+            attached: HashMap::new(),
+            options,
+        };
+        // Last, so that a state of which only a part was made is not taken for one to adopt.
+        let mut version: Array<_, abi::Abi> = take(&mut object, "abi", Array::try_from)?;
+        version.set(0, abi::Abi { version: abi::ABI_VERSION }, 0).map_err(map_error("abi", "write"))?;
+        Ok(xdp)
+    }
+
+    /// Puts the filter on an interface, with this configuration, and says how it is run.
+    ///
+    /// A predecessor's filter is replaced in place: no packet meets none or both, and the counters go on. Only if it
+    /// runs in a mode that `options` excludes is it detached before the new one is attached.
+    pub fn attach(&mut self, options: &InterfaceOptions) -> Result<Mode> {
+        let device = self.query(options)?;
+        let modes = allowed_modes(options, &device);
+        let slot = self.claim_slot(options)?;
+        let program = self.load(options, slot)?;
+        let path = self.link_path(options.ifindex);
+
+        let mode = match self.adoptable(options, &device, &path)? {
+            Some((link, mode)) if modes.contains(&mode) => {
+                link.update(program.fd()?.as_fd())
+                    .map_err(|source| Error::Replace { name: options.name.clone(), source })?;
+                mode
+            }
+            leftover => {
+                if let Some((link, mode)) = leftover {
+                    tracing::info!(interface = options.name, %mode, "detaching a filter in a mode that is not wanted");
+                    detach(&link, &path)?;
+                }
+                self.attach_anew(options, &program, &modes, &path)?
+            }
+        };
+        self.attached.insert(options.ifindex, mode);
+        Ok(mode)
+    }
+
+    /// Interfaces that this process has put the filter on, and how it is run there.
+    pub fn attached(&self) -> impl Iterator<Item = (u32, Mode)> + '_ {
+        self.attached.iter().map(|(ifindex, mode)| (*ifindex, *mode))
+    }
+
+    /// Takes the filter off an interface, and forgets its counters. One that carries none is as good.
+    pub fn detach(&mut self, ifindex: u32) -> Result<()> {
+        detach_pin(&self.link_path(ifindex))?;
+        self.attached.remove(&ifindex);
+        self.free_slots(|slot| slot.ifindex == ifindex)
+    }
+
+    /// Takes a predecessor's filter off the interfaces that this process has not attached to: they are no longer
+    /// configured, or gone.
+    pub fn detach_unclaimed(&mut self) -> Result<()> {
+        for (ifindex, path) in links(&self.options.pin_dir)? {
+            if !self.attached.contains_key(&ifindex) {
+                detach_pin(&path)?;
+            }
+        }
+        let claimed: Vec<u32> = self.attached.keys().copied().collect();
+        self.free_slots(|slot| !claimed.contains(&slot.ifindex))
+    }
+
+    /// Makes the node silent, takes the filter off every interface, and removes every pin and the directory: nothing
+    /// of this node is left in the kernel.
+    ///
+    /// Without a filter the stack sees all frames to the cluster MAC. Take the cluster's addresses away first.
+    pub fn release(mut self) -> Result<()> {
+        self.clear()?;
+        let dir = self.options.pin_dir.clone();
+        drop(self);
+        clean(&dir).map(drop)
+    }
+
+    /// Leaves bytes for the successor beside the maps, for instance who this node was in which view. They are as
+    /// durable as the maps, and mean nothing to this crate. Not for readers that run meanwhile: it is not one store.
+    pub fn write_memo(&mut self, memo: &[u8]) -> Result<()> {
+        let mut value = abi::Memo { bytes: memo.len() as u32, data: [0; MEMO_BYTES_MAX] };
+        value
+            .data
+            .get_mut(..memo.len())
+            .ok_or(Error::MemoTooLong { bytes: memo.len(), limit: MEMO_BYTES_MAX })?
+            .copy_from_slice(memo);
+        self.memo.set(0, value, 0).map_err(map_error("memo", "write"))
+    }
+
+    /// What was left by [`Xdp::write_memo`], by this process or a predecessor; empty if nothing was.
+    pub fn read_memo(&self) -> Result<Vec<u8>> {
+        let value = self.memo.get(&0, 0).map_err(map_error("memo", "read"))?;
+        Ok(value.data[..MEMO_BYTES_MAX.min(value.bytes as usize)].to_vec())
+    }
+
+    /// Loads the filter for an interface without attaching it, to run it on packets of one's own. It shares table,
+    /// lease and counters with the filters that are attached.
+    pub fn load_filter(&mut self, options: &InterfaceOptions) -> Result<Filter> {
+        let slot = self.claim_slot(options)?;
+        self.load(options, slot)
+    }
+
+    fn link_path(&self, ifindex: u32) -> PathBuf {
+        self.options.pin_dir.join(format!("{LINK_PREFIX}{ifindex}"))
+    }
+
+    fn query(&self, options: &InterfaceOptions) -> Result<Device> {
+        device::query(options.ifindex)
+            .map_err(|source| Error::Query { name: options.name.clone(), source })?
+            .ok_or_else(|| Error::InterfaceGone { name: options.name.clone(), ifindex: options.ifindex })
+    }
+
+    /// The pinned link of a predecessor, if it still is what filters this interface. The pin of one that is not (the
+    /// interface is gone, and another has its number now) is removed.
+    fn adoptable(
+        &self,
+        options: &InterfaceOptions,
+        device: &Device,
+        path: &Path,
+    ) -> Result<Option<(Link, Mode)>> {
+        let link = match Link::open(path) {
+            Ok(link) => link,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(Error::Pin { doing: "open", path: path.into(), source }),
+        };
+        let info =
+            link.info().map_err(|source| Error::Pin { doing: "ask about", path: path.into(), source })?;
+        let mode = match device.program {
+            Some(program) if program.id == info.program_id && info.ifindex == options.ifindex => program.mode,
+            _ => {
+                tracing::info!(
+                    interface = options.name,
+                    "removing the pin of a filter whose interface is gone"
+                );
+                bpffs::unpin(path)?;
+                return Ok(None);
+            }
+        };
+        match mode {
+            XdpMode::Native => Ok(Some((link, Mode::Native))),
+            XdpMode::Generic => Ok(Some((link, Mode::Generic))),
+            XdpMode::Offloaded => Err(occupied(options, device)),
+        }
+    }
+
+    fn attach_anew(
+        &self,
+        options: &InterfaceOptions,
+        program: &Filter,
+        modes: &[Mode],
+        path: &Path,
+    ) -> Result<Mode> {
+        let device = self.query(options)?;
+        if device.program.is_some() {
+            return Err(occupied(options, &device));
+        }
+        for (index, mode) in modes.iter().copied().enumerate() {
+            let error = match Link::create(program.fd()?.as_fd(), options.ifindex, mode.flags()) {
+                Ok(link) => {
+                    link.pin(path).map_err(|source| Error::Pin {
+                        doing: "create",
+                        path: path.into(),
+                        source,
+                    })?;
+                    return Ok(mode);
+                }
+                Err(error) => error,
+            };
+            match error.raw_os_error() {
+                Some(libc::EPERM | libc::EACCES) => {
+                    return Err(Error::Permission { doing: "attach an XDP program", source: error });
+                }
+                Some(libc::ENODEV) => {
+                    return Err(Error::InterfaceGone {
+                        name: options.name.clone(),
+                        ifindex: options.ifindex,
+                    });
+                }
+                Some(libc::EEXIST | libc::EBUSY) => {
+                    let device = self.query(options)?;
+                    if device.program.is_some() {
+                        return Err(occupied(options, &device));
+                    }
+                }
+                _ => {}
+            }
+            if index + 1 == modes.len() {
+                let hint = match mode {
+                    Mode::Native => {
+                        "; `xdp = \"auto\"` lets the network stack run it where the driver cannot"
+                    }
+                    Mode::Generic => "",
+                };
+                return Err(Error::Attach {
+                    name: options.name.clone(),
+                    mode: mode.name(),
+                    hint,
+                    source: error,
+                });
+            }
+            tracing::info!(interface = options.name, %mode, %error, "the driver refuses the filter: falling back");
+        }
+        unreachable!("there is always a mode to try, and the last one returns")
+    }
+
+    /// The slot in which an interface counts. Counters go on if it is the same interface as before.
+    fn claim_slot(&mut self, options: &InterfaceOptions) -> Result<u32> {
+        let wanted = abi::Slot { ifindex: options.ifindex, name: slot_name(&options.name) };
+        let slots = self.read_slots()?;
+        let known = slots.iter().position(|slot| slot.ifindex == wanted.ifindex);
+        let free = || slots.iter().position(|slot| slot.ifindex == 0);
+        let Some(index) = known.or_else(free) else {
+            return Err(Error::TooManyInterfaces { name: options.name.clone(), limit: abi::SLOT_COUNT });
+        };
+        if slots[index] != wanted {
+            self.zero_slot(index as u32)?;
+            self.slots.set(index as u32, wanted, 0).map_err(map_error("slots", "write"))?;
+        }
+        Ok(index as u32)
+    }
+
+    fn free_slots(&mut self, mut dead: impl FnMut(&abi::Slot) -> bool) -> Result<()> {
+        for (index, slot) in self.read_slots()?.iter().enumerate() {
+            if slot.ifindex != 0 && dead(slot) {
+                self.slots.set(index as u32, abi::Slot::default(), 0).map_err(map_error("slots", "write"))?;
+                self.zero_slot(index as u32)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn zero_slot(&mut self, slot: u32) -> Result<()> {
+        let cpus = self.counters.get(&slot, 0).map_err(map_error("counters", "read"))?.len();
+        PerCpuValues::try_from(vec![abi::InterfaceCounters::default(); cpus])
+            .map_err(MapError::from)
+            .and_then(|zero| self.counters.set(slot, zero, 0))
+            .map_err(map_error("counters", "write"))?;
+
+        let heard: Vec<abi::ProbeKey> = self.probes.keys().flatten().filter(|key| key.slot == slot).collect();
+        for key in heard {
+            match self.probes.remove(&key) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                // The kernel may have evicted it in the meantime.
+                Err(error)
+                    if os_error(&error).is_some_and(|error| error.kind() == io::ErrorKind::NotFound) => {}
+                Err(error) => return Err(map_error("probes", "write")(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_slots(&self) -> Result<Vec<abi::Slot>> {
+        self.slots.iter().collect::<Result<_, _>>().map_err(map_error("slots", "read"))
+    }
+
+    /// Loads the program for one interface. The maps are the pinned ones.
+    fn load(&self, options: &InterfaceOptions, slot: u32) -> Result<Filter> {
+        let cluster_mac = abi::mac(options.cluster_mac);
+        let own_mac = abi::mac(options.own_mac);
+        let side = options.side as u8;
+        let hash_mode = options.hash as u8;
+        let mut object = EbpfLoader::new()
+            .btf(None)
+            .default_map_pin_directory(&self.options.pin_dir)
+            .override_global("cluster_mac", &cluster_mac, true)
+            .override_global("own_mac", &own_mac, true)
+            .override_global("side", &side, true)
+            .override_global("hash_mode", &hash_mode, true)
+            .override_global("hash_seed", &options.seed, true)
+            .override_global("cluster_tag", &self.options.cluster_tag, true)
+            .override_global("counter_slot", &slot, true)
+            .load(OBJECT)
+            .map_err(|error| classify("load the packet program", error))?;
+        program(&mut object)?.load().map_err(refused)?;
+        Ok(Filter { object })
+    }
+}
+
+impl fmt::Debug for Xdp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Xdp")
+            .field("options", &self.options)
+            .field("attached", &self.attached)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Datapath for Xdp {
+    fn write_table(&mut self, table: &BucketTable) -> Result<()> {
+        self.buckets.set(0, table.to_bytes(), 0).map_err(map_error("buckets", "write"))
+    }
+
+    /// The filter compares the lease with the kernel's coarse clock, which lags behind `CLOCK_MONOTONIC` by up to its
+    /// resolution (one tick: 1 to 10 ms). That much is taken off here, so that the filter never serves past the
+    /// instant that was promised; it may fall silent that much earlier.
+    fn write_lease(&mut self, until: LeaseUntil) -> Result<()> {
+        self.lease.store(until);
+        Ok(())
+    }
+
+    fn read_table(&self) -> Result<BucketTable> {
+        self.buckets
+            .get(&0, 0)
+            .map(|bytes| BucketTable::from_bytes(&bytes))
+            .map_err(map_error("buckets", "read"))
+    }
+
+    fn read_lease(&self) -> Result<LeaseUntil> {
+        Ok(self.lease.load())
+    }
+
+    fn counters(&self) -> Result<Vec<InterfaceCounters>> {
+        let mut all = Vec::new();
+        for (index, slot) in self.read_slots()?.iter().enumerate().filter(|(_, slot)| slot.ifindex != 0) {
+            let per_cpu = self.counters.get(&(index as u32), 0).map_err(map_error("counters", "read"))?;
+            let mut verdicts = [Count::default(); abi::VERDICT_COUNT];
+            for (sum, verdict) in verdicts.iter_mut().zip(0..) {
+                *sum = per_cpu
+                    .iter()
+                    .map(|cpu| cpu.verdicts[verdict])
+                    .map(|abi::Count { packets, bytes }| Count { packets, bytes })
+                    .fold(Count::default(), std::ops::Add::add);
+            }
+            all.push(InterfaceCounters { ifindex: slot.ifindex, name: name_of(slot), verdicts });
+        }
+        Ok(all)
+    }
+
+    fn bucket_counters(&self) -> Result<Vec<BucketCount>> {
+        let per_cpu = self.bucket_counters.get(&0, 0).map_err(map_error("bucket_counters", "read"))?;
+        let mut sums = vec![BucketCount::default(); crate::BUCKET_COUNT];
+        for cpu in per_cpu.iter() {
+            for (sum, count) in sums.iter_mut().zip(&cpu.buckets) {
+                sum.seen = sum.seen.wrapping_add(count.seen);
+                sum.passed = sum.passed.wrapping_add(count.passed);
+            }
+        }
+        Ok(sums)
+    }
+
+    fn probes(&self) -> Result<Vec<ProbeCount>> {
+        let slots = self.read_slots()?;
+        let mut heard = Vec::new();
+        // The filter adds and evicts entries while we read: what a look-up misses is not there any more.
+        for (key, value) in self.probes.iter().flatten() {
+            if let Some(slot) = slots.get(key.slot as usize).filter(|slot| slot.ifindex != 0) {
+                let abi::ProbeValue { count, last_ns } = value;
+                heard.push(ProbeCount { sender: key.sender, ifindex: slot.ifindex, count, last_ns });
+            }
+        }
+        Ok(heard)
+    }
+}
+
+/// The filter for one interface, loaded but not attached.
+#[derive(Debug)]
+pub struct Filter {
+    object: Ebpf,
+}
+
+/// What the kernel does with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Up the stack.
+    Pass,
+    /// Dropped.
+    Drop,
+    /// What the filter never says, as the kernel numbers it.
+    Other(u32),
+}
+
+/// What the filter made of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DryRun {
+    /// What becomes of it.
+    pub action: Action,
+    /// As it leaves the filter.
+    pub packet: Vec<u8>,
+    /// How long one run took, on average, in nanoseconds.
+    pub duration_ns: u64,
+}
+
+impl Filter {
+    /// Runs the filter on a frame, `repeat` times, by `BPF_PROG_TEST_RUN`. It counts as any other packet. The kernel
+    /// takes frames of 14 bytes to somewhat less than a page.
+    pub fn run(&self, packet: &[u8], repeat: u32) -> Result<DryRun> {
+        let mut output = vec![0; packet.len()];
+        let result = self
+            .program()?
+            .test_run(TestRunOptions {
+                data_in: Some(packet),
+                data_out: Some(&mut output),
+                repeat,
+                ..TestRunOptions::default()
+            })
+            .map_err(|error| classify("run the packet program", error))?;
+        output.truncate(result.data_size_out as usize);
+        let action = match result.return_value {
+            1 => Action::Drop,
+            2 => Action::Pass,
+            other => Action::Other(other),
+        };
+        Ok(DryRun { action, packet: output, duration_ns: result.duration.as_nanos() as u64 })
+    }
+
+    /// Instructions that the verifier walked through to accept the program; none if the kernel does not say.
+    pub fn verified_instructions(&self) -> Result<Option<u32>> {
+        let info = self.program()?.info().map_err(|error| classify("ask about the packet program", error))?;
+        Ok(info.verified_instruction_count())
+    }
+
+    fn program(&self) -> Result<&aya::programs::Xdp> {
+        self.object
+            .program(PROGRAM)
+            .ok_or(ProgramError::NotLoaded)
+            .and_then(|program| program.try_into())
+            .map_err(|error| Error::Object(error.into()))
+    }
+
+    fn fd(&self) -> Result<&aya::programs::ProgramFd> {
+        self.program()?.fd().map_err(|error| Error::Object(error.into()))
+    }
+}
+
+/// The lease, mapped into our memory: one aligned store moves it, so that the filter never reads half of one.
+struct LeaseWord {
+    word: NonNull<AtomicU64>,
+    /// How far the coarse clock may lag behind.
+    margin_ns: u64,
+}
+
+impl LeaseWord {
+    fn map(data: &MapData) -> Result<Self> {
+        // SAFETY: a new mapping of which we say neither where nor over what.
+        let address = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                rustix::param::page_size(),
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                data.fd().as_fd(),
+                0,
+            )
+        };
+        let word = address
+            .map_err(io::Error::from)
+            .and_then(|address| NonNull::new(address.cast()).ok_or(io::ErrorKind::InvalidData.into()))
+            .map_err(|error| Error::Map { doing: "map into memory", map: "lease", source: error.into() })?;
+        let resolution = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
+        let margin_ns = resolution.tv_sec as u64 * 1_000_000_000 + resolution.tv_nsec as u64;
+        Ok(Self { word, margin_ns })
+    }
+
+    fn word(&self) -> &AtomicU64 {
+        // SAFETY: the mapping lives as long as `self`, is page-aligned and longer than eight bytes, and everybody who
+        // shares it, the kernel included, reads and writes the whole word.
+        unsafe { self.word.as_ref() }
+    }
+
+    fn store(&self, until: LeaseUntil) {
+        self.word().store(until.as_nanos().saturating_sub(self.margin_ns), Ordering::Release);
+    }
+
+    /// What was promised, rather than what the filter compares with.
+    fn load(&self) -> LeaseUntil {
+        match self.word().load(Ordering::Acquire) {
+            0 => LeaseUntil::LAPSED,
+            word => LeaseUntil::from_nanos(word.saturating_add(self.margin_ns)),
+        }
+    }
+}
+
+impl Drop for LeaseWord {
+    fn drop(&mut self) {
+        // SAFETY: it is our mapping, nobody borrows from it any more, and this is the size that it was made with.
+        let result = unsafe { munmap(self.word.as_ptr().cast(), rustix::param::page_size()) };
+        debug_assert!(result.is_ok());
+    }
+}
+
+// SAFETY: the word is atomic, and a mapping belongs to the process, not to a thread.
+unsafe impl Send for LeaseWord {}
+// SAFETY: as above.
+unsafe impl Sync for LeaseWord {}
+
+/// Makes a node silent from outside: lapses the lease of the state that is pinned in `pin_dir`, then empties its table.
+/// Filters and counters stay. Says whether there was anything.
+///
+/// For a process that outlives the daemon: it loads nothing, and needs CAP_BPF only.
+pub fn fence(pin_dir: &Path) -> Result<bool> {
+    match pinned_abi(pin_dir)? {
+        None | Some(0) => return Ok(false),
+        Some(abi::ABI_VERSION) => {}
+        Some(found) => {
+            return Err(Error::OtherAbi { dir: pin_dir.into(), found, expected: abi::ABI_VERSION });
+        }
+    }
+    LeaseWord::map(&open_pinned(pin_dir, "lease")?)?.store(LeaseUntil::LAPSED);
+    let mut buckets: Array<_, abi::BucketTableBytes> =
+        Array::try_from(Map::Array(open_pinned(pin_dir, "buckets")?))
+            .map_err(map_error("buckets", "open"))?;
+    buckets.set(0, BucketTable::IGNORED.to_bytes(), 0).map_err(map_error("buckets", "write"))?;
+    Ok(true)
+}
+
+/// Removes everything that any version of this program has pinned in `pin_dir`: the filters come off their interfaces,
+/// then the maps go, then the directory. Says whether there was a directory.
+///
+/// Foreign files in the directory are left alone, and then the directory is, too.
+pub fn clean(pin_dir: &Path) -> Result<bool> {
+    if !pin_dir.exists() {
+        return Ok(false);
+    }
+    bpffs::require(pin_dir)?;
+    remove_pins(pin_dir)?;
+    match fs::remove_dir(pin_dir) {
+        // The directory itself is the mount point, or is not ours alone.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOTEMPTY)) => Ok(true),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Pin { doing: "remove", path: pin_dir.into(), source })
+        }
+        _ => Ok(true),
+    }
+}
+
+fn remove_pins(dir: &Path) -> Result<()> {
+    for (_, path) in links(dir)? {
+        detach_pin(&path)?;
+    }
+    MAPS.iter().try_for_each(|name| bpffs::unpin(&dir.join(name)))
+}
+
+/// The links that are pinned in a directory, with the interface that each was made for.
+fn links(dir: &Path) -> Result<Vec<(u32, PathBuf)>> {
+    let failed = |source| Error::Pin { doing: "read", path: dir.into(), source };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let ifindex =
+            name.to_str().and_then(|name| name.strip_prefix(LINK_PREFIX)).and_then(|rest| rest.parse().ok());
+        found.extend(ifindex.map(|ifindex| (ifindex, entry.path())));
+    }
+    Ok(found)
+}
+
+fn detach_pin(path: &Path) -> Result<()> {
+    match Link::open(path) {
+        Ok(link) => detach(&link, path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(Error::Pin { doing: "open", path: path.into(), source }),
+    }
+}
+
+fn detach(link: &Link, path: &Path) -> Result<()> {
+    match link.detach() {
+        // The interface is gone, and took the attachment with it.
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}
+        Err(source) => return Err(Error::Detach { path: path.into(), source }),
+        Ok(()) => {}
+    }
+    bpffs::unpin(path)
+}
+
+/// The layout of what is pinned in a directory. None if nothing is, 0 if it was not made to the end.
+fn pinned_abi(dir: &Path) -> Result<Option<u32>> {
+    if !dir.join("abi").exists() {
+        return Ok(None);
+    }
+    let data = open_pinned(dir, "abi")?;
+    let version: Array<_, abi::Abi> = Array::try_from(Map::Array(data)).map_err(map_error("abi", "open"))?;
+    version.get(&0, 0).map(|abi| Some(abi.version)).map_err(map_error("abi", "read"))
+}
+
+fn open_pinned(dir: &Path, map: &'static str) -> Result<MapData> {
+    MapData::from_pin(dir.join(map)).map_err(map_error(map, "open"))
+}
+
+fn allowed_modes(options: &InterfaceOptions, device: &Device) -> Vec<Mode> {
+    let kind = options.driver.as_ref().or(device.kind.as_ref());
+    match options.mode {
+        AttachMode::Native => vec![Mode::Native],
+        AttachMode::Generic => vec![Mode::Generic],
+        AttachMode::Auto if kind.is_some_and(|kind| GENERIC_ONLY.contains(&kind.as_str())) => {
+            vec![Mode::Generic]
+        }
+        AttachMode::Auto => vec![Mode::Native, Mode::Generic],
+    }
+}
+
+fn occupied(options: &InterfaceOptions, device: &Device) -> Error {
+    let (program_id, mode, off) = match device.program {
+        Some(program) => match program.mode {
+            XdpMode::Native => (program.id, "native", "xdpdrv"),
+            XdpMode::Generic => (program.id, "generic", "xdpgeneric"),
+            XdpMode::Offloaded => (program.id, "offloaded", "xdpoffload"),
+        },
+        None => (0, "unknown", "xdp"),
+    };
+    Error::Occupied { name: options.name.clone(), program_id, mode, off }
+}
+
+fn slot_name(name: &str) -> [u8; 16] {
+    let mut padded = [0; 16];
+    let bytes = name.len().min(15);
+    padded[..bytes].copy_from_slice(&name.as_bytes()[..bytes]);
+    padded
+}
+
+fn name_of(slot: &abi::Slot) -> String {
+    let end = slot.name.iter().position(|byte| *byte == 0).unwrap_or(slot.name.len());
+    String::from_utf8_lossy(&slot.name[..end]).into_owned()
+}
+
+fn take<T>(
+    object: &mut Ebpf,
+    name: &'static str,
+    convert: impl FnOnce(Map) -> Result<T, MapError>,
+) -> Result<T> {
+    let map = object.take_map(name).ok_or(MapError::ElementNotFound);
+    map.and_then(convert).map_err(map_error(name, "open"))
+}
+
+fn as_array_data(map: Map) -> Result<MapData, MapError> {
+    match map {
+        Map::Array(data) => Ok(data),
+        _ => Err(MapError::InvalidMapType { map_type: 0 }),
+    }
+}
+
+fn program(object: &mut Ebpf) -> Result<&mut aya::programs::Xdp> {
+    object
+        .program_mut(PROGRAM)
+        .ok_or(ProgramError::NotLoaded)
+        .and_then(|program| program.try_into())
+        .map_err(|error| Error::Object(error.into()))
+}
+
+fn map_error(map: &'static str, doing: &'static str) -> impl FnOnce(MapError) -> Error {
+    move |error| Error::Map { doing, map, source: error.into() }
+}
+
+/// An error of the loader that may be a matter of privilege.
+fn classify(doing: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    match os_error(&error) {
+        Some(source) if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {
+            Error::Permission { doing, source }
+        }
+        _ => Error::Object(error.into()),
+    }
+}
+
+/// Why the kernel did not take the program.
+fn refused(error: ProgramError) -> Error {
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return classify("load the packet program", error);
+    };
+    let log = verifier_log.to_string();
+    tracing::debug!(%log, "the verifier's log");
+
+    let running = rustix::system::uname().release().to_string_lossy().into_owned();
+    // The verifier names a helper that it does not know "unknown func" or "invalid func", by its number.
+    if log.contains("unknown func") || log.contains("invalid func") || older_than(&running, (5, 11)) {
+        let missing =
+            "the packet program reads the coarse clock (bpf_ktime_get_coarse_ns), which came with Linux 5.11";
+        return Error::KernelTooOld { running, missing };
+    }
+    match io_error.raw_os_error() {
+        // A program that was checked and found wanting has a log; one that was not let near the verifier has none.
+        Some(libc::EPERM) => Error::Permission { doing: "load the packet program", source: io_error },
+        Some(libc::EACCES) if log.trim().is_empty() => {
+            Error::Permission { doing: "load the packet program", source: io_error }
+        }
+        _ => Error::Refused { source: io_error },
+    }
+}
+
+fn older_than(release: &str, wanted: (u32, u32)) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|word| word.parse::<u32>().ok());
+    let running = numbers.next().zip(numbers.next());
+    running.is_some_and(|running| running < wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_by_number() {
+        assert!(older_than("5.10.0-28-amd64", (5, 11)));
+        assert!(older_than("4.19.1", (5, 11)));
+        assert!(!older_than("5.11.0", (5, 11)));
+        assert!(!older_than("6.18.44-fc", (5, 11)));
+        assert!(!older_than("unheard of", (5, 11)));
+    }
+
+    #[test]
+    fn auto_is_native_only_where_that_works() {
+        let options = |mode, driver: Option<&str>| InterfaceOptions {
+            ifindex: 1,
+            name: "eth0".into(),
+            cluster_mac: [0; 6],
+            own_mac: [0; 6],
+            side: Side::Service,
+            hash: HashMode::SourceIp,
+            seed: 0,
+            mode,
+            driver: driver.map(String::from),
+        };
+        let device = |kind: Option<&str>| Device { kind: kind.map(String::from), ..Device::default() };
+        let auto = |driver, kind| allowed_modes(&options(AttachMode::Auto, driver), &device(kind));
+        assert_eq!(auto(None, None), [Mode::Native, Mode::Generic]);
+        assert_eq!(auto(None, Some("tun")), [Mode::Native, Mode::Generic]);
+        assert_eq!(auto(None, Some("veth")), [Mode::Generic]);
+        assert_eq!(auto(Some("virtio_net"), None), [Mode::Native, Mode::Generic]);
+        assert_eq!(auto(Some("bonding"), None), [Mode::Generic]);
+        assert_eq!(allowed_modes(&options(AttachMode::Native, None), &device(Some("veth"))), [Mode::Native]);
+    }
+
+    #[test]
+    fn a_long_interface_name_is_cut_not_refused() {
+        let slot = abi::Slot { ifindex: 1, name: slot_name("a-name-of-many-bytes") };
+        assert_eq!(name_of(&slot), "a-name-of-many-");
+    }
+}
