@@ -1,0 +1,111 @@
+//! What happened, when, to whom, and why.
+
+use serde::{Deserialize, Serialize};
+
+use crate::timestamp::Timestamp;
+use crate::words::words;
+
+/// One thing that happened, as history, hooks and metrics tell it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When, by this node's wall clock.
+    pub at: Timestamp,
+    /// What.
+    pub kind: EventKind,
+    /// To which node.
+    pub node: String,
+    /// Why, in words for people.
+    pub reason: String,
+    /// Its place in this daemon's history, from 1; a gap tells that something was missed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// The epoch of the view that came of it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+}
+
+words! {
+    /// What an event is about. Programs must expect further ones.
+    pub enum EventKind {
+        /// The daemon has started.
+        Started = "started",
+        /// The daemon stops.
+        Stopped = "stopped",
+        /// A node has become a member.
+        Joined = "joined",
+        /// A node said good-bye.
+        Left = "left",
+        /// A node was given up after a silence.
+        Lost = "lost",
+        /// A node gives its share away and stays.
+        Draining = "draining",
+        /// A node takes a share again.
+        Undrained = "undrained",
+        /// A drain has ended: no connection is left, or its time is over.
+        Drained = "drained",
+        /// A node's weight was changed.
+        Weight = "weight",
+        /// A node can serve again.
+        Healthy = "healthy",
+        /// A node cannot serve: a check fails, or it is deaf.
+        Unhealthy = "unhealthy",
+        /// A node receives no packets for the cluster MAC, though others do.
+        Deaf = "deaf",
+        /// A deaf node receives packets again.
+        Hearing = "hearing",
+        /// A node's lease lapsed: its filter passes nothing.
+        Lapsed = "lapsed",
+        /// A node that had lapsed serves again.
+        Resumed = "resumed",
+        /// A node found its own name alive elsewhere and serves nothing.
+        Fenced = "fenced",
+        /// Too few nodes hear each other to serve.
+        QuorumLost = "quorum-lost",
+        /// Enough nodes hear each other again.
+        QuorumRegained = "quorum-regained",
+        /// A new view is in force here.
+        View = "view",
+        /// Two views met and became one.
+        Merged = "merged",
+        /// Buckets moved for the sake of balance only.
+        Balanced = "balanced",
+        /// What all nodes passed does not add up to what one saw: a hole, or two owners.
+        Audit = "audit",
+        /// Datagrams are rejected: another key, another version, a forgery.
+        Rejected = "rejected",
+        /// An interface has lost its carrier, or has gone.
+        LinkDown = "link-down",
+        /// An interface is back.
+        LinkUp = "link-up",
+        /// The configuration was read again.
+        Reloaded = "reloaded",
+        /// A hook failed.
+        HookFailed = "hook-failed",
+        /// A kind that this version does not know.
+        #[serde(other)]
+        Unknown = "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_later_versions_are_read() {
+        let kind = |text| serde_json::from_str::<EventKind>(text).unwrap();
+        assert_eq!(kind("\"joined\""), EventKind::Joined);
+        assert_eq!(kind("\"quorum-lost\""), EventKind::QuorumLost);
+        assert_eq!(kind("\"teleported\""), EventKind::Unknown);
+    }
+
+    #[test]
+    fn kinds_are_kebab_case() {
+        for kind in EventKind::ALL {
+            let word = kind.as_str();
+            assert!(word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{word}");
+            assert_eq!(word.parse(), Ok(*kind));
+            assert_eq!(serde_json::to_string(kind).unwrap(), format!("\"{word}\""));
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! The cluster as one node sees it: what `rudel status --json` prints.
+//!
+//! The names of its fields are a promise to monitoring; more may be added, none may change meaning. A reader must
+//! ignore what it does not know, and so does this one.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{HashMode, MacAddress, Side};
+use crate::event::Event;
+use crate::timestamp::{self, Timestamp};
+use crate::words::words;
+
+/// The version of the snapshot and of the control protocol. A reader refuses others.
+pub const SCHEMA: u32 = 1;
+/// A view that is not settled after this long counts as trouble, see [`Snapshot::troubles`].
+pub const UNSETTLED_MAX: Duration = Duration::from_secs(10);
+
+/// Everything that one node knows of its cluster at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The name of the node that speaks.
+    pub node: String,
+    /// The version of its daemon.
+    pub version: String,
+    /// What it is about.
+    pub state: NodeState,
+    /// Whether it passes packets: the lease holds and at least one bucket is owned.
+    pub serving: bool,
+    /// How long the lease still holds in milliseconds; 0 if it has lapsed.
+    pub lease_ms: u64,
+    /// The view that is in force here.
+    pub view: View,
+    /// Every node that it knows, itself included, by name.
+    pub nodes: Vec<Node>,
+    /// Who owns what.
+    pub buckets: Buckets,
+    /// The cluster's interfaces.
+    pub interfaces: Vec<Interface>,
+    /// The health checks of this node.
+    pub health: Vec<HealthCheck>,
+    /// The last events, oldest first.
+    pub events: Vec<Event>,
+    /// Why the owners of buckets changed for the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_last_change: Option<Event>,
+}
+
+words! {
+    /// What a node is about.
+    pub enum NodeState {
+        /// Just started, or started again after a stall: it only listens.
+        Listening = "listening",
+        /// It waits for a view that names it.
+        Joining = "joining",
+        /// A member with a share.
+        Active = "active",
+        /// A member that gives its share away and stays.
+        Draining = "draining",
+        /// A member that gives its share away and goes.
+        Leaving = "leaving",
+        /// It found another node with its name alive and takes no part.
+        Fenced = "fenced",
+        /// Only of other nodes: it was a member, fell silent without a good-bye, and has not come back.
+        Lost = "lost",
+        /// A state that this version does not know.
+        #[serde(other)]
+        Unknown = "unknown",
+    }
+}
+
+/// A view: who is a member and who owns which bucket, as one coordinator has made it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// Its number; 0 if there is none yet.
+    pub epoch: u64,
+    /// Who made it; null if there is none yet.
+    pub coordinator: Option<String>,
+    /// Whether this node has adopted it and knows of nobody who might still hold what it gives away.
+    pub settled: bool,
+    /// How long it has been in force here, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
+    /// How many nodes must hear each other; the configured quorum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quorum: Option<u32>,
+}
+
+/// A node, as another (or itself) sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// What it is about.
+    pub state: NodeState,
+    /// Whether it can serve.
+    pub healthy: bool,
+    /// Its weight, 0 to 1000.
+    pub weight: u16,
+    /// How many buckets the view gives it.
+    pub buckets: u16,
+    /// How long ago it was heard, in milliseconds: 0 for the node itself, null for one that is not heard.
+    pub heard_ms: Option<u64>,
+    /// Where its heartbeats come from.
+    pub addresses: Vec<String>,
+    /// How many buckets it keeps open connections of, though another node owns them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeping: Option<u16>,
+    /// Why it is not healthy, or not active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The version of its daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// Who owns what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Buckets {
+    /// How many there are: 256.
+    pub total: u16,
+    /// How many this node owns now.
+    pub owned: u16,
+    /// How many it has given up but keeps open connections of.
+    pub keeping: u16,
+    /// How many the view gives it that it does not own yet.
+    pub adopting: u16,
+    /// The owner of each bucket by the view, by name; null if nobody.
+    pub owners: Vec<Option<String>>,
+}
+
+words! {
+    /// How the packet filter is attached.
+    pub enum AttachMode {
+        /// In the driver.
+        Native = "native",
+        /// In the stack.
+        Generic = "generic",
+    }
+}
+
+/// An interface of the cluster on this node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// What it is to the cluster.
+    pub side: Side,
+    /// The cluster MAC.
+    pub mac: MacAddress,
+    /// How the packet filter is attached; null while it is not.
+    pub mode: Option<AttachMode>,
+    /// The cluster's addresses, without prefix.
+    pub addresses: Vec<String>,
+    /// What the packet filter has counted since it was attached.
+    pub packets: Packets,
+    /// Whether it receives nothing for the cluster MAC though other nodes do.
+    pub deaf: bool,
+    /// What decides the bucket of a flow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<HashMode>,
+    /// Packets that all nodes passed over packets seen: 1 is right, less a hole, more two owners.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<f64>,
+}
+
+/// Counters of the packet filter, in packets for the cluster MAC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packets {
+    /// All of them.
+    pub seen: u64,
+    /// Handed to this host's stack.
+    pub passed: u64,
+    /// Another node's.
+    pub ignored: u64,
+    /// This node's, but its lease had lapsed.
+    pub fenced: u64,
+    /// Without a flow that could be read.
+    pub malformed: u64,
+}
+
+/// A health check of this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// Its name.
+    pub name: String,
+    /// Whether it is good, rise and fall considered.
+    pub ok: bool,
+    /// Since when it is so.
+    #[serde(with = "timestamp::seconds")]
+    pub since: Timestamp,
+    /// What the last failure said.
+    pub last_error: Option<String>,
+}
+
+impl Snapshot {
+    /// The node that speaks, in its own list.
+    pub fn me(&self) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.name == self.node)
+    }
+
+    /// Everything that makes this cluster degraded, in sentences; empty if all is well.
+    ///
+    /// `rudel status` exits with 3 if there is any. It is trouble if
+    /// - this node is listening, joining or fenced, or is in a state that is not known;
+    /// - it is active and should serve (healthy, with a weight and a share) but does not;
+    /// - a node is not healthy, lost, fenced, or not heard;
+    /// - a bucket has no owner;
+    /// - the view is not settled after [`UNSETTLED_MAX`];
+    /// - an interface is deaf, or its filter is not attached;
+    /// - a health check of this node fails.
+    ///
+    /// A node that drains or leaves by its administrator's will, or has the weight 0, is no trouble.
+    pub fn troubles(&self) -> Vec<String> {
+        let mut troubles = Vec::new();
+        let me = self.me();
+        match self.state {
+            NodeState::Active => {
+                let should = me.is_some_and(|me| me.healthy && me.weight > 0 && me.buckets > 0);
+                if should && !self.serving {
+                    let why =
+                        if self.lease_ms == 0 { "its lease has lapsed" } else { "it owns no bucket yet" };
+                    troubles.push(format!("{} does not serve: {why}", self.node));
+                }
+            }
+            NodeState::Draining | NodeState::Leaving => {}
+            state => troubles.push(format!("{} does not serve: it is {state}", self.node)),
+        }
+        for node in &self.nodes {
+            let why = node.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            let is_me = node.name == self.node;
+            if matches!(node.state, NodeState::Lost | NodeState::Fenced) && !is_me {
+                troubles.push(format!("{} is {}{why}", node.name, node.state));
+            } else if node.heard_ms.is_none() && !is_me {
+                troubles.push(format!("{} is not heard{why}", node.name));
+            } else if !node.healthy {
+                troubles.push(format!("{} is not healthy{why}", node.name));
+            }
+        }
+        // What a node that is not a member yet knows of the owners is nothing.
+        let orphans = self.buckets.owners.iter().filter(|owner| owner.is_none()).count();
+        if orphans > 0 && self.view.epoch > 0 {
+            troubles.push(format!("{orphans} of {} buckets have no owner", self.buckets.total));
+        }
+        let unsettled = self.view.age_ms.map(Duration::from_millis).filter(|_| !self.view.settled);
+        if let Some(age) = unsettled.filter(|age| *age > UNSETTLED_MAX) {
+            troubles.push(format!("view {} is not settled after {} s", self.view.epoch, age.as_secs()));
+        }
+        for interface in &self.interfaces {
+            if interface.deaf {
+                troubles
+                    .push(format!("{} is deaf: it receives nothing for {}", interface.name, interface.mac));
+            }
+            if interface.mode.is_none() {
+                troubles.push(format!("{} has no packet filter attached", interface.name));
+            }
+        }
+        for check in self.health.iter().filter(|check| !check.ok) {
+            let why = check.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+            troubles.push(format!("health check {} fails{why}", check.name));
+        }
+        troubles
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    /// The example that monitoring and playbooks were written against.
+    const PROMISED: &str = r#"{"schema":1,"cluster":"web","node":"n1","version":"0.1.0","state":"active","serving":true,"lease_ms":312,
+ "view":{"epoch":12,"coordinator":"n1","settled":true},
+ "nodes":[{"name":"n1","state":"active","healthy":true,"weight":100,"buckets":86,"heard_ms":0,"addresses":["192.0.2.11"]}],
+ "buckets":{"total":256,"owned":86,"keeping":0,"adopting":0,"owners":["n1","n3", "... one name or null per bucket"]},
+ "interfaces":[{"name":"eth0","side":"service","mac":"03:bf:c0:00:02:0a","mode":"native","addresses":["192.0.2.10"],
+   "packets":{"seen":3,"passed":1,"ignored":2,"fenced":0,"malformed":0},"deaf":false}],
+ "health":[{"name":"web","ok":true,"since":"2026-01-01T00:00:00Z","last_error":null}],
+ "events":[{"at":"2026-01-01T00:00:00.000Z","kind":"joined","node":"n3","reason":"new node heard"}]}"#;
+
+    fn snapshot() -> Snapshot {
+        serde_json::from_str(PROMISED).unwrap()
+    }
+
+    #[test]
+    fn what_was_promised_goes_in_and_comes_out() {
+        let promised: Value = serde_json::from_str(PROMISED).unwrap();
+        assert_eq!(serde_json::to_value(snapshot()).unwrap(), promised);
+    }
+
+    #[test]
+    fn what_is_not_known_is_ignored() {
+        let mut value: Value = serde_json::from_str(PROMISED).unwrap();
+        value["colour"] = json!("blue");
+        value["nodes"][0]["hat"] = json!(true);
+        value["nodes"][0]["state"] = json!("levitating");
+        let snapshot: Snapshot = serde_json::from_value(value).unwrap();
+        assert_eq!(snapshot.nodes[0].state, NodeState::Unknown);
+    }
+
+    #[test]
+    fn a_node_that_is_not_heard_has_null_there() {
+        let mut snapshot = snapshot();
+        snapshot.nodes[0].heard_ms = None;
+        snapshot.buckets.owners[0] = None;
+        let value = serde_json::to_value(&snapshot).unwrap();
+        assert_eq!(value["nodes"][0].get("heard_ms"), Some(&Value::Null));
+        assert_eq!(value["buckets"]["owners"][0], Value::Null);
+    }
+
+    #[test]
+    fn a_cluster_at_rest_has_no_troubles() {
+        assert_eq!(snapshot().troubles(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_trouble_is_named() {
+        let trouble = |change: fn(&mut Snapshot)| {
+            let mut snapshot = snapshot();
+            change(&mut snapshot);
+            snapshot.troubles().join("; ")
+        };
+        let lapsed = trouble(|s| {
+            s.serving = false;
+            s.lease_ms = 0;
+        });
+        assert_eq!(lapsed, "n1 does not serve: its lease has lapsed");
+        assert_eq!(trouble(|s| s.serving = false), "n1 does not serve: it owns no bucket yet");
+        assert_eq!(trouble(|s| s.state = NodeState::Joining), "n1 does not serve: it is joining");
+        assert_eq!(trouble(|s| s.state = NodeState::Fenced), "n1 does not serve: it is fenced");
+        assert_eq!(trouble(|s| s.buckets.owners[1] = None), "1 of 256 buckets have no owner");
+        assert_eq!(trouble(|s| s.interfaces[0].mode = None), "eth0 has no packet filter attached");
+        assert_eq!(
+            trouble(|s| s.interfaces[0].deaf = true),
+            "eth0 is deaf: it receives nothing for 03:bf:c0:00:02:0a"
+        );
+        let check = trouble(|s| {
+            s.health[0].ok = false;
+            s.health[0].last_error = Some("status 500".to_owned());
+        });
+        assert_eq!(check, "health check web fails: status 500");
+        let unsettled = trouble(|s| {
+            s.view.settled = false;
+            s.view.age_ms = Some(10_001);
+        });
+        assert_eq!(unsettled, "view 12 is not settled after 10 s");
+        let sick = trouble(|s| {
+            s.nodes[0].healthy = false;
+            s.nodes[0].reason = Some("deaf".to_owned());
+        });
+        assert_eq!(sick, "n1 is not healthy: deaf");
+    }
+
+    #[test]
+    fn other_nodes_are_missed() {
+        let mut snapshot = snapshot();
+        let other = Node { name: "n2".to_owned(), heard_ms: None, ..snapshot.nodes[0].clone() };
+        snapshot.nodes.push(other.clone());
+        assert_eq!(snapshot.troubles(), ["n2 is not heard"]);
+        snapshot.nodes[1] = Node { state: NodeState::Lost, reason: Some("silent".into()), ..other };
+        assert_eq!(snapshot.troubles(), ["n2 is lost: silent"]);
+    }
+
+    #[test]
+    fn what_the_administrator_wanted_is_no_trouble() {
+        let mut drained = snapshot();
+        drained.state = NodeState::Draining;
+        drained.serving = false;
+        assert!(drained.troubles().is_empty());
+        let mut witness = snapshot();
+        witness.serving = false;
+        witness.nodes[0].weight = 0;
+        witness.nodes[0].buckets = 0;
+        assert!(witness.troubles().is_empty());
+        let mut young = snapshot();
+        young.view.settled = false;
+        young.view.age_ms = Some(300);
+        assert!(young.troubles().is_empty());
+    }
+}
