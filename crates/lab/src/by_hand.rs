@@ -114,7 +114,7 @@ pub(crate) fn gc() -> Result<ExitCode> {
 pub(crate) struct Exec {
     #[command(flatten)]
     lab: Named,
-    /// A node or client, such as n1 or c1
+    /// A node, a client or the switch: n1, c1, switch
     host: String,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -125,7 +125,7 @@ pub(crate) fn exec(options: &Exec) -> Result<ExitCode> {
     let dir = existing(&options.lab.name)?;
     let plan = rudel_lab::Plan::load(&dir)?;
     let is_node = plan.nodes.contains(&options.host);
-    if !is_node && !plan.clients.contains(&options.host) {
+    if !is_node && options.host != "switch" && !plan.clients.contains(&options.host) {
         bail!("no {} in this lab: it has {}", options.host, [plan.nodes, plan.clients].concat().join(", "));
     }
     let namespace = Namespace::named(&format!("{}-{}", options.lab.name, options.host));

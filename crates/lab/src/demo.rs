@@ -53,6 +53,8 @@ struct Demo {
 impl Demo {
     fn build() -> Result<Self> {
         let (screen, started) = (Screen::new(), Instant::now());
+        // Better now than in the middle of the show.
+        rudel_lab::rudeld().and(rudel_lab::rudel())?;
         screen.heading("rudel: one address, several machines, no load balancer");
         let lab = Lab::builder().nodes(3).build()?;
         screen.note(format!(

@@ -392,6 +392,9 @@ impl Lab {
         let mut text = String::new();
         for node in &self.nodes {
             let log = node.daemon_log();
+            if log.is_empty() {
+                continue;
+            }
             let lines: Vec<&str> = log.lines().collect();
             let tail = lines.len().saturating_sub(60);
             text +=

@@ -7,7 +7,7 @@ mod screen;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
 /// A cluster of network namespaces on this machine. It touches nothing outside of them, and needs root to make them.
@@ -31,7 +31,7 @@ enum Subcommands {
     /// Remove a cluster that `up` has built
     #[command(after_help = "Example:\n  rudel-lab down")]
     Down(by_hand::Named),
-    /// Run a command on a node or client
+    /// Run a command on a node, a client or the switch
     #[command(
         after_help = "The command rudel is given the socket of the node.\n\nExample:\n  rudel-lab exec n1 rudel status\n  rudel-lab exec c1 curl http://10.74.0.10/\n  rudel-lab exec n2 tcpdump -ni eth0"
     )]
@@ -48,7 +48,18 @@ enum Subcommands {
 }
 
 fn main() -> ExitCode {
-    let outcome: Result<ExitCode> = match Arguments::parse().command {
+    dispatch(Arguments::parse().command).unwrap_or_else(|error| {
+        eprintln!("rudel-lab: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn dispatch(command: Subcommands) -> Result<ExitCode> {
+    if !rudel_lab::is_root() {
+        let me = std::env::args().collect::<Vec<_>>().join(" ");
+        bail!("this needs root, for network namespaces and the packet filter: sudo {me}");
+    }
+    match command {
         Subcommands::Demo => demo::run(),
         Subcommands::Up(options) => by_hand::up(&options),
         Subcommands::Down(options) => by_hand::down(&options),
@@ -56,9 +67,5 @@ fn main() -> ExitCode {
         Subcommands::Status(options) => by_hand::status(&options),
         Subcommands::Gc => by_hand::gc(),
         Subcommands::Bench(options) => bench::run(&options),
-    };
-    outcome.unwrap_or_else(|error| {
-        eprintln!("rudel-lab: {error:#}");
-        ExitCode::FAILURE
-    })
+    }
 }
