@@ -23,6 +23,8 @@ pub enum Event {
         id: ViewId,
         /// Why it was made.
         reason: Reason,
+        /// Whom the reason is about, if it is about somebody whose name is known.
+        subject: Option<NodeName>,
         /// How many members it has.
         members: usize,
         /// How many buckets have another owner than in the view before.
@@ -128,13 +130,14 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Event::State { state, why } => write!(f, "{}: {why}", state.as_str()),
-            Event::View { id, reason, members, moved } => write!(
-                f,
-                "view {}: {members} member{}, {moved} buckets move ({})",
-                id.epoch,
-                if *members == 1 { "" } else { "s" },
-                reason.as_str()
-            ),
+            Event::View { id, reason, subject, members, moved } => {
+                let plural = if *members == 1 { "" } else { "s" };
+                write!(f, "view {}: {members} member{plural}, {moved} buckets move (", id.epoch)?;
+                match subject {
+                    Some(node) => write!(f, "{}: {node})", reason.as_str()),
+                    None => write!(f, "{})", reason.as_str()),
+                }
+            }
             Event::Joined { .. } => write!(f, "a new node is a member"),
             Event::Expired { silent, witnesses, .. } => {
                 write!(f, "not heard for {} ms", silent.as_millis())?;

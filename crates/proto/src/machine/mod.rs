@@ -879,8 +879,13 @@ impl Machine {
     fn tell_changes(&mut self, now: Time, previous: Option<&View>, view: &View) {
         let before = previous.map_or(&share::NOBODY, |old| &old.owners);
         let moved = share::moved(before, &view.owners);
-        let mut events =
-            vec![Event::View { id: view.id, reason: view.reason, members: view.members.len(), moved }];
+        let mut events = vec![Event::View {
+            id: view.id,
+            reason: view.reason,
+            subject: self.name_of(view.subject),
+            members: view.members.len(),
+            moved,
+        }];
         for old in previous.iter().flat_map(|old| &old.members).filter(|old| !view.names(old.identity)) {
             let node = self.name_of(old.identity.id);
             events.push(if self.is_gone(old.identity) {
