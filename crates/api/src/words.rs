@@ -51,11 +51,11 @@ pub(crate) fn find<T: Copy>(
         return Ok(value);
     }
     let words: Vec<&str> = all.iter().copied().map(word).collect();
-    let advice = match nearest(text, words.iter().copied()) {
-        Some(near) => format!("did you mean \"{near}\"?"),
-        None => format!("allowed here: {}", quoted(&words)),
-    };
-    Err(ValueError::new(format!("\"{text}\" is not one of {}", quoted(&words))).advise(advice))
+    let error = ValueError::new(format!("\"{text}\" is not one of {}", quoted(&words)));
+    Err(match nearest(text, words.iter().copied()) {
+        Some(near) => error.advise(format!("did you mean \"{near}\"?")),
+        None => error,
+    })
 }
 
 /// The word that `text` was probably meant to be; none if nothing is near enough.

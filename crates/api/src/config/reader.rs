@@ -98,6 +98,7 @@ impl<'a> Reader<'a> {
             path: name.to_owned(),
             entries: None,
             span: 0..0,
+            reported: document.contains_key(name),
         })
     }
 
@@ -160,7 +161,7 @@ impl<'a> Reader<'a> {
         span: Range<usize>,
     ) -> Section<'r, 'a> {
         self.places.borrow_mut().insert(path.clone(), span.clone());
-        let section = Section { reader: self, table, path, entries: Some(entries), span };
+        let section = Section { reader: self, table, path, entries: Some(entries), span, reported: false };
         section.check_keys();
         section
     }
@@ -173,6 +174,8 @@ pub(super) struct Section<'r, 'a> {
     path: String,
     entries: Option<&'r DeTable<'a>>,
     span: Range<usize>,
+    /// It is there, and no table, which is reported: no need to ask for its keys.
+    reported: bool,
 }
 
 impl<'r, 'a> Section<'r, 'a> {
@@ -198,7 +201,7 @@ impl<'r, 'a> Section<'r, 'a> {
     /// The value of a key; its absence is reported.
     pub(super) fn require(&self, key: &'static str) -> Option<Item<'r, 'a>> {
         let item = self.get(key);
-        if item.is_none() {
+        if item.is_none() && !self.reported && !self.misspells(key) {
             let table = Table::find(self.table).expect("sections are made of tables of TABLES");
             let definition =
                 Key::find(self.table, key).expect("the reader asks only for keys of the table KEYS");
@@ -212,6 +215,16 @@ impl<'r, 'a> Section<'r, 'a> {
             )));
         }
         item
+    }
+
+    /// Whether an unknown key was probably meant to be this one, which is reported already then.
+    fn misspells(&self, key: &str) -> bool {
+        let table = Table::find(self.table).expect("sections are made of tables of TABLES");
+        self.entries.into_iter().flatten().any(|(written, _)| {
+            let written = written.get_ref().as_ref();
+            Key::find(self.table, written).is_none()
+                && nearest(written, table.keys().map(|k| k.key)) == Some(key)
+        })
     }
 
     fn check_keys(&self) {
@@ -384,7 +397,7 @@ impl<'r, 'a> Item<'r, 'a> {
     }
 
     fn allowed(&self) -> String {
-        format!("`{}` allows {}", self.key.key, self.key.range)
+        format!("allowed: {}", self.key.range)
     }
 }
 
