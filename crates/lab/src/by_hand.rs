@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -64,11 +64,12 @@ pub(crate) fn up(options: &Up) -> Result<ExitCode> {
     fs::write(lab.dir().join("ready"), "")?;
     let name = &options.lab.name;
     let flag = if name == "lab" { String::new() } else { format!(" --name {name}") };
-    println!(
-        "{} nodes serve {VIP4} and {VIP6} (HTTP 80, DNS 53); files in {}",
-        options.nodes,
-        lab.dir().display()
-    );
+    let hosts: Vec<&str> =
+        lab.nodes().iter().map(|n| n.name()).chain(lab.clients().iter().map(|c| c.name())).collect();
+    println!("{} on one network; files in {}", hosts.join(", "), lab.dir().display());
+    if !options.network_only {
+        println!("the nodes serve {VIP4} and {VIP6}: HTTP on ports 80 to 95, DNS on 53");
+    }
     println!("try:  rudel-lab exec{flag} n1 rudel status");
     println!("      rudel-lab exec{flag} c1 curl http://{VIP4}/");
     if options.wait {
@@ -150,16 +151,14 @@ pub(crate) fn status(options: &Named) -> Result<ExitCode> {
     let screen = Screen::new();
     let mut all_well = true;
     for node in rudel_lab::Plan::load(&dir)?.nodes {
-        let mut command = Command::new(rudel_lab::rudel()?);
-        command.args(["status", "--json", "--socket"]).arg(dir.join(&node).join("rudel.sock"));
-        let output =
-            command.arg("--config").arg(dir.join("rudel.toml")).output().context("starting rudel")?;
-        let Ok(value) = serde_json::from_slice(&output.stdout) else {
-            all_well = false;
-            screen.line(format!("{node:<6} no answer: {}", String::from_utf8_lossy(&output.stderr).trim()));
-            continue;
+        let seen = match Status::ask(&dir.join(&node).join("rudel.sock")) {
+            Ok(seen) => seen,
+            Err(error) => {
+                all_well = false;
+                screen.line(format!("{node:<6} no answer: {error:#}"));
+                continue;
+            }
         };
-        let seen = Status(value);
         let (epoch, coordinator) = seen.view();
         let counts = status::counts(&seen.owners());
         let own = counts.get(&node).copied().unwrap_or(0);

@@ -14,7 +14,6 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -22,23 +21,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::netns::{self, Namespace};
-use crate::process::Process;
-use crate::service::Services;
+use crate::netns::Namespace;
+use crate::node::{Node, Shared};
 use crate::settings::{Settings, VIP4, VIP6};
-use crate::status::Status;
-use crate::{Footprint, client, store, sys, wait_until};
+use crate::{client, store, sys, wait_until};
 
 /// How long a cluster of a lab may take to come to rest; far more than it needs, since test machines are busy.
 pub const REST_DEADLINE: Duration = Duration::from_secs(20);
-
-/// What every node of a lab needs to know.
-#[derive(Debug)]
-struct Shared {
-    name: String,
-    dir: PathBuf,
-    settings: Settings,
-}
 
 /// A lab. Dropping it removes everything that it made; so do SIGINT, SIGTERM and a panic.
 #[derive(Debug)]
@@ -212,18 +201,13 @@ impl Lab {
     fn make_node(&self, index: usize) -> Result<Node> {
         let last = u8::try_from(10 + index).ok().filter(|last| *last < 100).context("too many nodes")?;
         let name = format!("n{index}");
-        let node = Node {
-            namespace: self.host(&name)?,
-            address4: Ipv4Addr::new(10, 74, 0, last),
+        let addresses = (
+            Ipv4Addr::new(10, 74, 0, last),
             // As it reads: fd74::11 is 10.74.0.11.
-            address6: format!("fd74::{last}").parse().context("an address of a node")?,
-            dir: self.shared.dir.join(&name),
-            name,
-            config: self.config(),
-            shared: Arc::clone(&self.shared),
-            daemon: None,
-            services: None,
-        };
+            format!("fd74::{last}").parse().context("an address of a node")?,
+        );
+        let namespace = self.host(&name)?;
+        let node = Node::new(&name, namespace, addresses, Arc::clone(&self.shared));
         node.configure(self.clients.len())?;
         Ok(node)
     }
@@ -260,7 +244,7 @@ impl Lab {
     /// # Panics
     /// If there is none.
     pub fn node(&self, name: &str) -> &Node {
-        self.nodes.iter().find(|n| n.name == name).unwrap_or_else(|| panic!("no node {name} in the lab"))
+        self.nodes.iter().find(|n| n.name() == name).unwrap_or_else(|| panic!("no node {name} in the lab"))
     }
 
     /// A node by name, to change it.
@@ -268,7 +252,10 @@ impl Lab {
     /// # Panics
     /// If there is none.
     pub fn node_mut(&mut self, name: &str) -> &mut Node {
-        self.nodes.iter_mut().find(|n| n.name == name).unwrap_or_else(|| panic!("no node {name} in the lab"))
+        self.nodes
+            .iter_mut()
+            .find(|n| n.name() == name)
+            .unwrap_or_else(|| panic!("no node {name} in the lab"))
     }
 
     /// The first client.
@@ -290,7 +277,7 @@ impl Lab {
             node.start_services()?;
             node.start_daemon()?;
         }
-        let names: Vec<String> = self.nodes.iter().map(|n| n.name.clone()).collect();
+        let names: Vec<String> = self.nodes.iter().map(|n| n.name().to_owned()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         self.wait_at_rest(&names)?;
         if self.clients.is_empty() { Ok(()) } else { self.wait_answering() }
@@ -334,18 +321,7 @@ impl Lab {
     /// BPF pins, the namespace itself). Only its disk stays.
     pub fn power_off(&mut self, name: &str) -> Result<()> {
         self.set_link(name, false)?;
-        let node = self.node_mut(name);
-        if let Some(mut daemon) = node.daemon.take() {
-            daemon.kill();
-        }
-        node.services = None;
-        node.namespace.destroy()?;
-        // The run-time directory of a machine and its pins do not survive a reboot.
-        for path in node.pins().into_iter().chain([node.runtime_dir()]) {
-            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.with_context(|| format!("removing {}", path.display()))?;
-        }
-        Ok(())
+        self.node_mut(name).lose_memory()
     }
 
     /// Boots a node that was powered off: a new namespace on the switch, servers, daemon.
@@ -353,8 +329,7 @@ impl Lab {
         let namespace = self.host(name)?;
         let clients = self.clients.len();
         let node = self.node_mut(name);
-        node.namespace = namespace;
-        node.configure(clients)?;
+        node.plug_in(namespace, clients)?;
         node.start_services()?;
         node.start_daemon()
     }
@@ -367,12 +342,7 @@ impl Lab {
     /// Leaves the lab standing, with its processes, when this handle is dropped and this process ends.
     pub fn keep(mut self) -> Result<()> {
         store::keep(&self.shared.dir)?;
-        for node in &mut self.nodes {
-            node.daemon.iter_mut().for_each(Process::detach);
-            for process in node.services.iter_mut().flat_map(Services::processes) {
-                process.detach();
-            }
-        }
+        self.nodes.iter_mut().for_each(Node::detach);
         // The destructor is what must not run; there is nothing else in here but names.
         std::mem::forget(self);
         Ok(())
@@ -381,7 +351,7 @@ impl Lab {
     /// Writes what another process needs to find its way (`rudel-lab status`, `exec`).
     fn save(&self) -> Result<()> {
         let plan = Plan {
-            nodes: self.nodes.iter().map(|n| n.name.clone()).collect(),
+            nodes: self.nodes.iter().map(|n| n.name().to_owned()).collect(),
             clients: self.clients.iter().map(|c| c.name.clone()).collect(),
         };
         Ok(fs::write(self.shared.dir.join("lab.json"), serde_json::to_vec(&plan)?)?)
@@ -397,8 +367,12 @@ impl Lab {
             }
             let lines: Vec<&str> = log.lines().collect();
             let tail = lines.len().saturating_sub(60);
-            text +=
-                &format!("--- {} ({} lines, the last {}) ---\n", node.name, lines.len(), lines.len() - tail);
+            text += &format!(
+                "--- {} ({} lines, the last {}) ---\n",
+                node.name(),
+                lines.len(),
+                lines.len() - tail
+            );
             for line in &lines[tail..] {
                 text += line;
                 text.push('\n');
@@ -414,24 +388,14 @@ impl Drop for Lab {
             eprintln!("{}", self.last_words());
             if std::env::var_os("RUDEL_LAB_KEEP").is_some() {
                 eprintln!("kept as {}: rudel-lab down --name {0}", self.name());
-                for node in &mut self.nodes {
-                    node.daemon.iter_mut().for_each(Process::detach);
-                    for process in node.services.iter_mut().flat_map(Services::processes) {
-                        process.detach();
-                    }
-                }
+                self.nodes.iter_mut().for_each(Node::detach);
                 if let Err(error) = store::keep(&self.shared.dir) {
                     eprintln!("rudel-lab: {error:#}");
                 }
                 return;
             }
         }
-        for node in &mut self.nodes {
-            if let Some(mut daemon) = node.daemon.take() {
-                daemon.kill();
-            }
-            node.services = None;
-        }
+        self.nodes.iter_mut().for_each(Node::kill_all);
         if let Err(error) = store::destroy(&self.shared.dir) {
             eprintln!("rudel-lab: {error:#}");
             assert!(std::thread::panicking(), "a lab was not torn down: {error:#}");
@@ -459,256 +423,6 @@ impl Plan {
         let path = dir.join("lab.json");
         let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         Ok(serde_json::from_slice(&text)?)
-    }
-}
-
-impl Shared {
-    fn config(&self) -> PathBuf {
-        self.dir.join("rudel.toml")
-    }
-
-    fn key(&self) -> PathBuf {
-        self.dir.join("key")
-    }
-}
-
-/// One machine of the cluster.
-#[derive(Debug)]
-pub struct Node {
-    name: String,
-    namespace: Namespace,
-    address4: Ipv4Addr,
-    address6: Ipv6Addr,
-    dir: PathBuf,
-    config: PathBuf,
-    shared: Arc<Shared>,
-    daemon: Option<Process>,
-    services: Option<Services>,
-}
-
-impl Node {
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Its namespace.
-    pub fn namespace(&self) -> &Namespace {
-        &self.namespace
-    }
-
-    /// Its own IPv4 address.
-    pub fn address4(&self) -> Ipv4Addr {
-        self.address4
-    }
-
-    /// Its own IPv6 address.
-    pub fn address6(&self) -> Ipv6Addr {
-        self.address6
-    }
-
-    /// The control socket of its daemon.
-    pub fn socket(&self) -> PathBuf {
-        self.dir.join("rudel.sock")
-    }
-
-    /// The run-time directory of its daemon.
-    pub fn runtime_dir(&self) -> PathBuf {
-        self.dir.join("run")
-    }
-
-    /// The state directory of its daemon.
-    pub fn state_dir(&self) -> PathBuf {
-        self.dir.join("state")
-    }
-
-    /// The access log of its HTTP server.
-    pub fn access_log(&self) -> String {
-        fs::read_to_string(self.dir.join("nginx/access.log")).unwrap_or_default()
-    }
-
-    /// Everything its daemons have said, from the first start on.
-    pub fn daemon_log(&self) -> String {
-        let log = fs::read(self.dir.join("rudeld.log")).unwrap_or_default();
-        String::from_utf8_lossy(&log).into_owned()
-    }
-
-    /// Gives it a configuration file other than the cluster's, from the next start on.
-    pub fn set_config(&mut self, config: PathBuf) {
-        self.config = config;
-    }
-
-    fn configure(&self, clients: usize) -> Result<()> {
-        fs::create_dir_all(self.runtime_dir())?;
-        fs::create_dir_all(self.state_dir())?;
-        let mut lines = format!(
-            "addr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\nlink set eth0 up\n",
-            self.address4, self.address6
-        );
-        for number in 1..=clients {
-            lines += &format!(
-                "route add 10.{}.0.0/16 via 10.74.0.{}\nroute add fd75:{number:x}::/32 via fd74::{}\n",
-                99 + number,
-                100 + number,
-                100 + number,
-            );
-        }
-        self.namespace.ip(&lines)
-    }
-
-    /// Starts nginx and dnsmasq and waits until they listen.
-    pub fn start_services(&mut self) -> Result<()> {
-        let own = [IpAddr::V4(self.address4), IpAddr::V6(self.address6)];
-        self.services = Some(Services::start(&self.namespace, &self.name, &own, &[VIP4, VIP6], &self.dir)?);
-        Ok(())
-    }
-
-    /// The command line of its daemon, for tests that change it.
-    pub fn daemon_command(&self) -> Result<Command> {
-        self.daemon_command_by(self.namespace.command(rudeld()?)?)
-    }
-
-    /// The command line of its daemon, started by another program, such as one that drops privileges.
-    pub fn daemon_command_under(&self, wrapper: &[&str]) -> Result<Command> {
-        let (program, arguments) = wrapper.split_first().context("an empty wrapper")?;
-        let mut command = self.namespace.command(program)?;
-        command.args(arguments).arg(rudeld()?);
-        self.daemon_command_by(command)
-    }
-
-    /// The command line of its daemon on a kernel that does not know `bpf(2)`.
-    pub fn daemon_command_without_bpf(&self) -> Result<Command> {
-        let mut command = self.daemon_command()?;
-        sys::before_exec(&mut command, sys::deny_bpf);
-        Ok(command)
-    }
-
-    fn daemon_command_by(&self, mut command: Command) -> Result<Command> {
-        self.make_key()?;
-        command
-            .arg("--config")
-            .arg(&self.config)
-            .args(["--name", &self.name])
-            .arg("--socket")
-            .arg(self.socket())
-            .arg("--runtime-dir")
-            .arg(self.runtime_dir())
-            .arg("--state-dir")
-            .arg(self.state_dir())
-            .arg("--bpffs")
-            .arg(self.shared.dir.join("bpf"))
-            .env("NO_COLOR", "1");
-        Ok(command)
-    }
-
-    fn make_key(&self) -> Result<()> {
-        let key = self.shared.key();
-        if !key.exists() {
-            netns::run(Command::new(rudel()?).args(["key", "new"]).arg(&key))
-                .context("making the cluster key")?;
-        }
-        Ok(())
-    }
-
-    /// Starts its daemon.
-    pub fn start_daemon(&mut self) -> Result<()> {
-        let command = self.daemon_command()?;
-        self.start_daemon_as(command)
-    }
-
-    /// Starts its daemon with a changed command line.
-    pub fn start_daemon_as(&mut self, command: Command) -> Result<()> {
-        self.daemon =
-            Some(Process::spawn(&format!("rudeld of {}", self.name), command, &self.dir.join("rudeld.log"))?);
-        Ok(())
-    }
-
-    /// Its daemon.
-    ///
-    /// # Panics
-    /// If none was started, or it was collected.
-    pub fn daemon(&mut self) -> &mut Process {
-        self.daemon.as_mut().unwrap_or_else(|| panic!("no daemon was started on {}", self.name))
-    }
-
-    fn still_running(&mut self) -> Result<(), String> {
-        let name = self.name.clone();
-        match self.daemon.as_mut().map(Process::try_wait) {
-            Some(None) => Ok(()),
-            Some(Some(status)) => {
-                let log = self.daemon_log();
-                Err(format!("the daemon of {name} ended with {status}: {}", log.lines().last().unwrap_or("")))
-            }
-            None => Err(format!("{name} has no daemon")),
-        }
-    }
-
-    /// Kills its daemon, and what helps it, with SIGKILL. Its servers go on.
-    pub fn kill_daemon(&mut self) {
-        self.daemon().kill();
-        self.daemon = None;
-    }
-
-    /// Stops its daemon as the service manager does, and waits for its end.
-    pub fn terminate_daemon(&mut self, deadline: Duration) -> Result<ExitStatus> {
-        self.daemon().signal(libc::SIGTERM)?;
-        let status = self.daemon().wait(deadline)?;
-        self.daemon = None;
-        Ok(status)
-    }
-
-    /// Runs the control tool on it.
-    pub fn rudel(&self, arguments: &[&str]) -> Result<String> {
-        netns::output(self.rudel_command(arguments)?.env("NO_COLOR", "1"))
-    }
-
-    /// The control tool, with `arguments` and the socket of this node's daemon.
-    pub fn rudel_command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = self.namespace.command(rudel()?)?;
-        command.args(arguments).arg("--config").arg(&self.config).arg("--socket").arg(self.socket());
-        Ok(command)
-    }
-
-    /// What its daemon says of the cluster. A degraded cluster has a status too.
-    pub fn status(&self) -> Result<Status> {
-        let output = self.rudel_command(&["status", "--json"])?.output().context("starting rudel")?;
-        match serde_json::from_slice(&output.stdout) {
-            Ok(value) => Ok(Status(value)),
-            Err(_) => {
-                bail!("rudel status: {} {}", output.status, String::from_utf8_lossy(&output.stderr).trim())
-            }
-        }
-    }
-
-    /// All that this machine's kernel and files hold because of a daemon, to compare before and after.
-    pub fn footprint(&self) -> Result<Footprint> {
-        let mut footprint = Footprint::of_namespace(Some(&self.namespace))?;
-        for pin in self.pins() {
-            footprint.add(format!("file {}", pin.display()));
-            footprint.add_files(&pin);
-        }
-        footprint.add_files(&self.runtime_dir());
-        if self.socket().exists() {
-            footprint.add(format!("file {}", self.socket().display()));
-        }
-        Ok(footprint)
-    }
-
-    /// What of the shared BPF file system belongs to this node: whatever has its name at the end of its own.
-    fn pins(&self) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        let mut left = vec![self.shared.dir.join("bpf")];
-        while let Some(dir) = left.pop() {
-            for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                if name == self.name || name.ends_with(&format!("-{}", self.name)) {
-                    found.push(entry.path());
-                } else if entry.path().is_dir() {
-                    left.push(entry.path());
-                }
-            }
-        }
-        found
     }
 }
 
@@ -757,25 +471,4 @@ impl Client {
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         self.namespace.run(work)
     }
-}
-
-/// The daemon's executable: `$RUDELD`, or the one beside this program.
-pub fn rudeld() -> Result<PathBuf> {
-    binary("rudeld", "RUDELD")
-}
-
-/// The control tool's executable: `$RUDEL`, or the one beside this program.
-pub fn rudel() -> Result<PathBuf> {
-    binary("rudel", "RUDEL")
-}
-
-fn binary(name: &str, variable: &str) -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os(variable) {
-        return Ok(PathBuf::from(path));
-    }
-    let me = std::env::current_exe().context("finding this program")?;
-    // Tests lie in `deps/`, one directory below the product's programs.
-    me.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file()).with_context(|| {
-        format!("{name} is not beside {} (cargo build -p {name}; or set {variable})", me.display())
-    })
 }

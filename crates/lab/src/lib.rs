@@ -21,6 +21,7 @@ pub mod failover;
 mod footprint;
 mod lab;
 mod netns;
+mod node;
 pub mod probe;
 mod process;
 pub mod service;
@@ -31,8 +32,9 @@ mod sys;
 mod wait;
 
 pub use footprint::Footprint;
-pub use lab::{Builder, Client, Lab, Node, Plan, REST_DEADLINE, rudel, rudeld};
+pub use lab::{Builder, Client, Lab, Plan, REST_DEADLINE};
 pub use netns::Namespace;
+pub use node::{Node, rudel, rudeld};
 pub use process::Process;
 pub use settings::{Settings, VIP4, VIP6};
 pub use status::{Owners, Status};

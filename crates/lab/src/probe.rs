@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::client::{HTTP_REQUEST, HTTP_RESPONSE_MAX, dns_request, parse_dns, parse_http};
 use crate::netns::Namespace;
+use crate::sys;
 
 /// What is slower than this has lost a packet on its way: the first SYN is repeated after one second. Anything faster was
 /// answered at the first try, be the machine ever so busy.
@@ -358,7 +359,7 @@ pub struct Audit {
     pub target: SocketAddr,
     /// How many queries each source sends.
     pub rounds: u16,
-    /// The time for one round of all sources.
+    /// The time that one round of all sources takes at least; its queries are spread over it.
     pub round: Duration,
     /// How long to listen for late or second answers after the last query.
     pub grace: Duration,
@@ -380,8 +381,9 @@ pub struct Tally {
 }
 
 impl Audit {
-    /// Sends the queries from inside a namespace and counts. Stops early, after the round under way, once `stop` is set.
+    /// Sends the queries from inside a namespace and counts. Stops early once `stop` is set.
     pub fn run(&self, namespace: &Namespace, stop: &AtomicBool) -> Result<Tally> {
+        sys::raise_file_limit()?;
         namespace.run(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             tokio::task::LocalSet::new().block_on(&runtime, self.count(stop))
@@ -417,18 +419,17 @@ impl Audit {
             .collect();
 
         let mut sent = vec![0_u16; sockets.len()];
-        let mut ticks = tokio::time::interval(self.round.max(Duration::from_millis(1)));
+        let mut turns = (0..self.rounds).flat_map(|id| (0..sockets.len()).map(move |index| (id, index)));
+        // Evenly over the round: a burst would overflow the server's socket, and a lost query would look like a hole.
+        let per_tick = sockets.len().div_ceil(self.round.as_millis().max(1) as usize);
+        let mut ticks = tokio::time::interval(Duration::from_millis(1));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        for id in 0..self.rounds {
-            if stop.load(Ordering::Relaxed) {
-                break;
-            }
+        'sending: while !stop.load(Ordering::Relaxed) {
             ticks.tick().await;
-            for (socket, sent) in sockets.iter().zip(&mut sent) {
-                socket.send(&dns_request(id)).await?;
-                *sent += 1;
-                // Let the listeners run, so that no socket's buffer overflows.
-                tokio::task::yield_now().await;
+            for _ in 0..per_tick {
+                let Some((id, index)) = turns.next() else { break 'sending };
+                sockets[index].send(&dns_request(id)).await?;
+                sent[index] += 1;
             }
         }
         tokio::time::sleep(self.grace).await;

@@ -1,12 +1,20 @@
-//! `rudel status --json`, read as an outside program reads it: by the names that are promised, ignoring the rest.
+//! What `rudel status --json` prints, read as an outside program reads it: by the names that are promised, ignoring the
+//! rest.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
 
+use anyhow::Result;
+use rudel_api::control;
 use serde_json::Value;
 
 /// One node's picture of the cluster.
 #[derive(Debug, Clone)]
 pub struct Status(pub Value);
+
+/// How long a daemon may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One member as some node sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +33,12 @@ pub struct Member {
 pub type Owners = Vec<Option<String>>;
 
 impl Status {
+    /// Asks the daemon behind a control socket. It gives the tool the same text.
+    pub fn ask(socket: &Path) -> Result<Self> {
+        let json = control::Client::connect(socket, PATIENCE)?.status_json()?;
+        Ok(Self(serde_json::from_str(json.get())?))
+    }
+
     fn text(&self, pointer: &str) -> &str {
         self.0.pointer(pointer).and_then(Value::as_str).unwrap_or("")
     }
@@ -106,6 +120,11 @@ impl Status {
         if !self.serving() {
             return Err("not serving".to_owned());
         }
+        let owned = self.0.pointer("/buckets/owned").and_then(Value::as_u64).unwrap_or(0);
+        let given = counts.get(self.text("/node")).copied().unwrap_or(0);
+        if usize::try_from(owned) != Ok(given) {
+            return Err(format!("owns {owned} of the {given} buckets that the view gives it"));
+        }
         balanced(&counts, expected)
     }
 }
@@ -163,13 +182,13 @@ mod tests {
     fn the_promised_names_are_read() {
         let all: Vec<Value> = (0..256).map(|b| json!(format!("n{}", b % 2 + 1))).collect();
         let status = Status(json!({
-            "state": "active", "serving": true,
+            "node": "n1", "state": "active", "serving": true,
             "view": {"epoch": 12, "coordinator": "n1", "settled": true},
             "nodes": [
                 {"name": "n1", "state": "active", "weight": 100, "buckets": 128},
                 {"name": "n2", "state": "active", "weight": 100, "buckets": 128},
                 {"name": "n3", "state": "leaving", "weight": 100, "buckets": 0}],
-            "buckets": {"owners": all},
+            "buckets": {"owned": 128, "owners": all},
             "events": [{"kind": "joined", "node": "n2", "reason": "new node heard"}]}));
         assert_eq!(status.view(), (12, "n1"));
         assert_eq!(status.at_rest_among(&["n2", "n1"]), Ok(()));

@@ -89,6 +89,17 @@ pub(crate) fn deny_bpf() -> io::Result<()> {
     }
 }
 
+/// Lets this process open as many files as it is allowed to: an audit has one socket for each flow.
+pub(crate) fn raise_file_limit() -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a pointer to a live rlimit of ours.
+    unsafe {
+        check(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
+        limit.rlim_cur = limit.rlim_max;
+        check(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit))
+    }
+}
+
 /// Adds a step to a command that runs in the child, between `fork` and `exec`. The step must be fork-safe.
 pub(crate) fn before_exec(
     command: &mut std::process::Command,

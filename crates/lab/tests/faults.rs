@@ -128,7 +128,7 @@ fn a_stopped_node_is_silent_after_its_lease_and_nobody_answers_twice() {
         sources: (0..=255).map(|h| SocketAddr::new(lab.client().source(VIP4, 2, h), 5000)).collect(),
         target: at(VIP4, 53),
         rounds: u16::MAX,
-        round: ms(100),
+        round: ms(250),
         grace: ms(500),
     };
     let (namespace, stop) = (lab.client().namespace().clone(), AtomicBool::new(false));
