@@ -113,7 +113,7 @@ pub enum Response {
     /// The cluster as the node sees it.
     Status(Box<Snapshot>),
     /// Where a flow belongs.
-    Why(WhyAnswer),
+    Why(Box<WhyAnswer>),
     /// It could not be done.
     Error(Failure),
 }
@@ -504,7 +504,7 @@ mod tests {
     fn an_answer_is_one_line_named_by_its_kind() {
         let line = Response::Error(Failure::new("no", "yes")).to_line();
         assert_eq!(line, "{\"schema\":1,\"error\":{\"message\":\"no\",\"remedy\":\"yes\"}}\n");
-        let line = Response::Why(why()).to_line();
+        let line = Response::Why(Box::new(why())).to_line();
         assert!(line.starts_with(
             "{\"schema\":1,\"why\":{\"flow\":\"tcp 203.0.113.7:40000 192.0.2.10:443\",\"bucket\":173,"
         ));
@@ -513,7 +513,8 @@ mod tests {
 
     #[test]
     fn a_client_asks_and_is_answered() {
-        let (_dir, path, daemon) = answering(Box::leak(Response::Why(why()).to_line().into_boxed_str()));
+        let (_dir, path, daemon) =
+            answering(Box::leak(Response::Why(Box::new(why())).to_line().into_boxed_str()));
         assert_eq!(client(&path).why(flow()).unwrap(), why());
         assert_eq!(daemon.join().unwrap(), Request::Why { flow: flow() }.to_line());
     }

@@ -31,44 +31,46 @@ words! {
         Started = "started",
         /// The daemon stops.
         Stopped = "stopped",
+        /// The answering node is in another state.
+        State = "state",
+        /// A new view is in force at the answering node.
+        View = "view",
         /// A node has become a member.
         Joined = "joined",
+        /// A node was given up because it was silent.
+        Expired = "expired",
         /// A node said good-bye.
         Left = "left",
-        /// A node was given up after a silence.
-        Lost = "lost",
+        /// A member has another weight than before: by command, health, draining or leaving.
+        Weight = "weight",
+        /// A node has taken over all that its view gives it.
+        Gained = "gained",
+        /// A node's lease lapsed: it was not scheduled or not heard, and passes nothing.
+        Stalled = "stalled",
+        /// The others went on without the answering node.
+        LeftOut = "left-out",
+        /// Another machine has the name of this node.
+        Duplicate = "duplicate",
+        /// A node wants to join, and the cluster is full.
+        Full = "full",
+        /// Too few nodes hear each other to serve.
+        QuorumLost = "quorum-lost",
+        /// Enough nodes hear each other again.
+        QuorumRegained = "quorum-regained",
         /// A node gives its share away and stays.
         Draining = "draining",
-        /// A node takes a share again.
-        Undrained = "undrained",
         /// A drain has ended: no connection is left, or its time is over.
         Drained = "drained",
-        /// A node's weight was changed.
-        Weight = "weight",
-        /// A node can serve again.
+        /// A node takes a share again.
+        Undrained = "undrained",
+        /// A health check is good again.
         Healthy = "healthy",
-        /// A node cannot serve: a check fails, or it is deaf.
+        /// A health check fails.
         Unhealthy = "unhealthy",
         /// A node receives no packets for the cluster MAC, though others do.
         Deaf = "deaf",
         /// A deaf node receives packets again.
         Hearing = "hearing",
-        /// A node's lease lapsed: its filter passes nothing.
-        Lapsed = "lapsed",
-        /// A node that had lapsed serves again.
-        Resumed = "resumed",
-        /// A node found its own name alive elsewhere and serves nothing.
-        Fenced = "fenced",
-        /// Too few nodes hear each other to serve.
-        QuorumLost = "quorum-lost",
-        /// Enough nodes hear each other again.
-        QuorumRegained = "quorum-regained",
-        /// A new view is in force here.
-        View = "view",
-        /// Two views met and became one.
-        Merged = "merged",
-        /// Buckets moved for the sake of balance only.
-        Balanced = "balanced",
         /// What all nodes passed does not add up to what one saw: a hole, or two owners.
         Audit = "audit",
         /// Datagrams are rejected: another key, another version, a forgery.

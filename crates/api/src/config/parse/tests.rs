@@ -87,7 +87,7 @@ fn a_small_file_is_filled_with_defaults() {
     assert_eq!(config.heartbeat.timeout, Duration::from_millis(400));
     assert_eq!(config.heartbeat.interval, Duration::from_millis(50));
     let [interface] = config.interfaces.as_slice() else { panic!("one interface") };
-    assert_eq!(config.heartbeat.interfaces, [interface.name.clone()]);
+    assert_eq!(config.heartbeat.interfaces, std::slice::from_ref(&interface.name));
     assert_eq!((interface.side, interface.xdp), (Side::Service, XdpMode::Auto));
     assert_eq!(interface.hash, HashMode::SourceIpPort);
     assert_eq!(interface.cluster_mac().to_string(), "03:bf:c0:00:02:0a");
