@@ -195,6 +195,21 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// The node that it is, or claims to be, from.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Rejection::Foreign | Rejection::Version(_) => None,
+            Rejection::Cluster { name, .. }
+            | Rejection::Key { name }
+            | Rejection::Forged { name }
+            | Rejection::Repeated { name }
+            | Rejection::Outdated { name }
+            | Rejection::DuplicateName { name }
+            | Rejection::Malformed { name, .. }
+            | Rejection::Unproven { name } => Some(name),
+        }
+    }
+
     /// The reason in one word, as metrics label it.
     pub fn reason(&self) -> &'static str {
         match self {

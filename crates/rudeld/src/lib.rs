@@ -1,6 +1,16 @@
 //! The cluster daemon: everything between the protocol, which is a value, and the kernel, which is a door.
 
 pub mod clock;
+pub mod control;
+pub mod daemon;
 pub mod heartbeat;
+pub mod history;
 pub mod host;
+pub mod host_setup;
 pub mod neighbor;
+pub mod options;
+pub mod privilege;
+pub mod pulse;
+pub mod realtime;
+pub mod snapshot;
+pub mod store;

@@ -1,0 +1,507 @@
+//! The daemon: puts everything up, runs until it is told to leave, takes everything down.
+//!
+//! ```text
+//!  main thread (tokio)                       pulse thread          responder      link monitor
+//!  signals · control socket · history ◄───── notices               ARP, NDP       netlink
+//!                      └──── requests ─────►                 ◄── who serves ──┘        │
+//!                      ◄───────────────────── link events ────────────────────────────┘
+//! ```
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use rudel_api::config::{Config, ConfigError};
+use rudel_api::control::{Failure, Request as ControlRequest, Response};
+use rudel_api::event::EventKind;
+use rudel_proto::id::NodeName;
+use rudel_proto::seal::{ClusterKey, Keys};
+use rudel_proto::{Command, Node, Time};
+use sha2::{Digest, Sha256};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::monotonic_ns;
+use crate::control::{self, CONNECTIONS_MAX, Control};
+use crate::heartbeat::Heartbeat;
+use crate::history::History;
+use crate::host::links::{self, LinkEvent, Monitor};
+use crate::host::{Link, LinkError, addresses};
+use crate::host_setup::{ClusterLink, HostSetup};
+use crate::neighbor::{Claim, Election, Responder, announce};
+use crate::options::Options;
+use crate::pulse::{self, Notice, Parts, PulseError, Request, Requests};
+use crate::snapshot::{self, Context};
+use crate::store::Place;
+use crate::{privilege, realtime};
+
+/// Notices, claims and link events that may wait for the runtime.
+const QUEUE_MAX: usize = 1024;
+
+/// Why the daemon could not run, with the exit code that says so.
+#[derive(Debug)]
+pub enum DaemonError {
+    /// The configuration is refused (exit code 2).
+    Config(Box<ConfigError>),
+    /// Something could not be done (exit code 1).
+    Failed(String),
+}
+
+impl From<ConfigError> for DaemonError {
+    fn from(error: ConfigError) -> Self {
+        DaemonError::Config(Box::new(error))
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> DaemonError {
+    DaemonError::Failed(error.to_string())
+}
+
+/// Runs the daemon until it has left the cluster.
+pub fn run(options: &Options) -> Result<(), DaemonError> {
+    let config = Config::load(&options.config)?;
+    let name = node_name(options, &config)?;
+    refuse_what_is_not_there_yet(&config)?;
+    let keys = config.load_keys()?;
+    let keys = Keys::new(
+        ClusterKey::new(*keys.sealing.as_bytes()),
+        keys.accepted.iter().map(|key| ClusterKey::new(*key.as_bytes())),
+    );
+    let cluster_links = find_cluster_links(&config)?;
+    let heartbeat_links = find_heartbeat_links(&config)?;
+    privilege::check().map_err(failed)?;
+
+    let cluster = config.cluster.name.as_str();
+    let place =
+        Place::take(&options.runtime_dir, &options.state_dir, cluster, name.as_str()).map_err(failed)?;
+    let incarnation = place.next_incarnation().map_err(failed)?;
+    let seed = keys.sealing().flow_hash_seed();
+    let protocol = rudel_proto::Config {
+        cluster: config.cluster.name.clone(),
+        name: name.clone(),
+        host: host_number(&heartbeat_links),
+        quorum: config.cluster.quorum,
+        timeout: config.heartbeat.timeout,
+        interval: config.heartbeat.interval,
+        weight: config.node.weight,
+    };
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let _in_runtime = runtime.enter();
+    // Everything that can be refused without a trace comes before the first change to the host.
+    let node = Node::new(protocol, keys, incarnation, Time::from_nanos(monotonic_ns())).map_err(failed)?;
+    let control = Control::open(options.socket.as_ref().unwrap_or(&config.node.socket)).map_err(failed)?;
+    let heartbeats = open_heartbeats(&config)?;
+    let (world_sender, world) = mpsc::channel(QUEUE_MAX);
+    let election = Election::new();
+    let claims = world_sender.clone();
+    let responder = Responder::start(
+        cluster_links.iter().map(ClusterLink::responder).collect(),
+        election.clone(),
+        // A claim or a change of a link that finds the queue full is one of a thousand others.
+        move |claim| std::mem::drop(claims.try_send(World::Claim(claim))),
+    )
+    .map_err(|error| failed(format!("cannot answer ARP and NDP: {error}")))?;
+    let monitor = Monitor::start(move |event| std::mem::drop(world_sender.try_send(World::Link(event))))
+        .map_err(|error| failed(format!("cannot watch the links: {error}")))?;
+
+    // The kernel reserves dots in the names of a BPF file system.
+    let pin_dir = options.bpffs.join("rudel").join(format!("{cluster}-{}", name.as_str().replace('.', "+")));
+    let journal = place.host_journal();
+    let (host, datapath) =
+        HostSetup::put_up(&config, &cluster_links, pin_dir, &options.bpffs, &journal, seed)
+            .map_err(failed)?;
+    realtime::lock_memory();
+    let (notice_sender, notices) = mpsc::channel(QUEUE_MAX);
+    let (ended_sender, ended) = oneshot::channel();
+    let parts = Parts { node, links: heartbeats, datapath, election, notices: notice_sender };
+    // If there is no thread to be had, the pins stay, silent, for the next start to take over.
+    let pulse = pulse::start(parts, move || {
+        // Nobody waits for it only if the runtime has ended already.
+        let _ = ended_sender.send(());
+    })
+    .map_err(|error| failed(format!("cannot start the pulse thread: {error}")))?;
+
+    let mut daemon = Daemon {
+        history: RefCell::new(History::new(name.as_str())),
+        own_addresses: own_addresses(&heartbeat_links),
+        modes: host.modes.clone(),
+        carrier: cluster_links.iter().map(|l| (l.interface.name.to_string(), true)).collect(),
+        announced: false,
+        requests: pulse.requests.clone(),
+        cluster_links,
+        config,
+        node: name,
+        seed,
+        place,
+    };
+    tracing::info!(cluster = %daemon.config.cluster.name, node = %daemon.node, version = env!("CARGO_PKG_VERSION"), "started");
+    let outcome = runtime.block_on(daemon.serve(control, notices, world, ended));
+
+    drop(responder);
+    drop(monitor);
+    let (xdp, result) =
+        pulse.thread.join().map_err(|_| failed("the pulse thread has panicked; see the log"))?;
+    let mut failures = host.take_down(xdp);
+    failures.extend(result.err().map(|error: PulseError| error.to_string()));
+    failures.extend(outcome.err());
+    if failures.is_empty() {
+        tracing::info!("left the cluster");
+        Ok(())
+    } else {
+        Err(DaemonError::Failed(failures.join("; ")))
+    }
+}
+
+/// What comes from outside of the protocol.
+enum World {
+    Claim(Claim),
+    Link(LinkEvent),
+}
+
+struct Daemon {
+    config: Config,
+    node: NodeName,
+    cluster_links: Vec<ClusterLink>,
+    own_addresses: Vec<IpAddr>,
+    modes: BTreeMap<String, rudel_api::snapshot::AttachMode>,
+    carrier: BTreeMap<String, bool>,
+    announced: bool,
+    seed: u32,
+    history: RefCell<History>,
+    requests: Requests,
+    place: Place,
+}
+
+impl Daemon {
+    /// Serves until the pulse thread has ended.
+    async fn serve(
+        &mut self,
+        control: Control,
+        mut notices: mpsc::Receiver<Notice>,
+        mut world: mpsc::Receiver<World>,
+        mut ended: oneshot::Receiver<()>,
+    ) -> Result<(), String> {
+        let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
+        let mut terminate = listen(SignalKind::terminate())?;
+        let mut interrupt = listen(SignalKind::interrupt())?;
+        let mut hangup = listen(SignalKind::hangup())?;
+        self.history.borrow_mut().push(EventKind::Started, None, "the daemon has started");
+        notify(&[sd_notify::NotifyState::Ready]);
+
+        let mut connections = tokio::task::JoinSet::new();
+        let local = tokio::task::LocalSet::new();
+        let mut outcome = Ok(());
+        // Connections run on this thread too, and share the daemon by asking it through a queue of their own.
+        let (ask, mut asked) = mpsc::channel::<(ControlRequest, oneshot::Sender<Response>)>(CONNECTIONS_MAX);
+        local
+            .run_until(async {
+                loop {
+                    tokio::select! {
+                        biased;
+                        _ = &mut ended => break,
+                        _ = terminate.recv() => self.leave("SIGTERM"),
+                        _ = interrupt.recv() => self.leave("SIGINT"),
+                        _ = hangup.recv() => {
+                            tracing::warn!("SIGHUP: this version reads its configuration only at the start; restart it");
+                        }
+                        Some(notice) = notices.recv() => self.hear(notice).await,
+                        Some(event) = world.recv() => {
+                            if let Err(gone) = self.watch(event) {
+                                outcome = Err(gone);
+                                self.leave("an interface of the cluster is gone");
+                            }
+                        }
+                        Some((request, answer)) = asked.recv() => {
+                            let response = self.answer(request).await;
+                            // Whoever asked may have gone.
+                            let _ = answer.send(response);
+                        }
+                        stream = control.accept(), if connections.len() < CONNECTIONS_MAX => {
+                            let ask = ask.clone();
+                            connections.spawn_local(async move {
+                                let ask = Rc::new(ask);
+                                let served = control::serve(stream, async |request| ask_daemon(&ask, request).await).await;
+                                if let Err(error) = served {
+                                    tracing::debug!(%error, "a control connection broke off");
+                                }
+                            });
+                        }
+                        Some(_) = connections.join_next() => {}
+                    }
+                }
+                connections.abort_all();
+            })
+            .await;
+        // What the pulse thread said last.
+        while let Ok(notice) = notices.try_recv() {
+            self.hear(notice).await;
+        }
+        outcome
+    }
+
+    fn leave(&self, why: &str) {
+        tracing::info!(why, "leaving the cluster");
+        notify(&[sd_notify::NotifyState::Stopping]);
+        // If the pulse thread has ended already, so will we.
+        let _ = self.requests.send(Request::Command(Command::Leave));
+    }
+
+    async fn hear(&mut self, notice: Notice) {
+        match notice {
+            Notice::Event(event) => {
+                self.history.borrow_mut().push_protocol(&event);
+                let node = event.node().map_or_else(|| self.node.to_string(), ToString::to_string);
+                use rudel_proto::Event;
+                match event {
+                    Event::Expired { .. }
+                    | Event::Stalled { .. }
+                    | Event::LeftOut { .. }
+                    | Event::Duplicate { .. }
+                    | Event::Full { .. } => tracing::warn!(kind = event.kind(), %node, "{event}"),
+                    _ => tracing::info!(kind = event.kind(), %node, "{event}"),
+                }
+                if matches!(event, rudel_proto::Event::Gained { .. }) {
+                    self.announce_once();
+                }
+            }
+            Notice::Owners { epoch, owners } => self.history.borrow_mut().set_owners(epoch, &owners),
+            Notice::Rejected { rejection, source, interface } => {
+                let reason = format!("{rejection} (from {source} on {interface})");
+                tracing::warn!(reason = rejection.reason(), %source, %interface, "datagrams rejected: {rejection}");
+                self.history.borrow_mut().push(EventKind::Rejected, rejection.node(), reason);
+            }
+            Notice::Incarnation(incarnation) => {
+                if let Err(error) = self.place.store_incarnation(incarnation) {
+                    tracing::warn!(%error, "the number of this run is not stored");
+                }
+            }
+        }
+    }
+
+    /// Tells the neighbours of the cluster's MAC when this node first serves: something else may have had the address
+    /// before. A failover needs no announcement.
+    fn announce_once(&mut self) {
+        if std::mem::replace(&mut self.announced, true) {
+            return;
+        }
+        for link in &self.cluster_links {
+            let responder = link.responder();
+            for address in responder.addresses.clone() {
+                if let Err(error) = announce(&responder, address) {
+                    tracing::debug!(%error, %address, "not announced");
+                }
+            }
+        }
+    }
+
+    /// Something happened around us. An error: this daemon cannot go on.
+    fn watch(&mut self, event: World) -> Result<(), String> {
+        match event {
+            World::Claim(Claim { ifindex, address, mac }) => {
+                let link = self.cluster_links.iter().find(|link| link.link.index == ifindex);
+                let interface = link.map_or_else(|| ifindex.to_string(), |link| link.link.name.clone());
+                let reason = format!(
+                    "{mac} claims the cluster's address {address} on {interface}: another machine has the address, or a node answers without rudeld"
+                );
+                tracing::warn!(%address, %mac, %interface, "{reason}");
+                self.history.borrow_mut().push(EventKind::Rejected, None, reason);
+                Ok(())
+            }
+            World::Link(LinkEvent::Appeared(link)) => {
+                self.set_carrier(&link);
+                Ok(())
+            }
+            World::Link(LinkEvent::Changed { after, .. }) => {
+                self.set_carrier(&after);
+                let ours = self.cluster_links.iter().find(|ours| ours.link.index == after.index);
+                match ours {
+                    Some(ours) if after.mac != Some(ours.own_mac) => Err(format!(
+                        "the MAC address of {} was changed while the daemon runs: start it again",
+                        after.name
+                    )),
+                    _ => Ok(()),
+                }
+            }
+            World::Link(LinkEvent::Disappeared(link)) => {
+                if self.cluster_links.iter().any(|ours| ours.link.index == link.index) {
+                    return Err(format!(
+                        "the interface {} has gone: start the daemon again when it is back",
+                        link.name
+                    ));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Carrier loss on a cluster interface takes this node's share away at once; without any it owns nothing.
+    fn set_carrier(&mut self, link: &Link) {
+        let Some(ours) = self.cluster_links.iter().find(|ours| ours.link.index == link.index) else {
+            return;
+        };
+        let name = ours.interface.name.to_string();
+        let carrier = link.up && link.carrier;
+        if self.carrier.insert(name.clone(), carrier) == Some(carrier) {
+            return;
+        }
+        let (kind, reason) = if carrier {
+            (EventKind::LinkUp, format!("{name} has a carrier again"))
+        } else {
+            (EventKind::LinkDown, format!("{name} has lost its carrier"))
+        };
+        tracing::warn!(interface = %name, "{reason}");
+        self.history.borrow_mut().push(kind, None, reason);
+        let healthy = self.carrier.values().all(|carrier| *carrier);
+        let connected = self.carrier.values().any(|carrier| *carrier);
+        for command in [Command::Connected(connected), Command::Healthy(healthy)] {
+            if let Err(error) = self.requests.send(Request::Command(command)) {
+                tracing::warn!(%error, "the protocol was not told of the link");
+            }
+        }
+    }
+
+    async fn answer(&self, request: ControlRequest) -> Response {
+        let report = match self.requests.report().await {
+            Ok(report) => report,
+            Err(error) => return Response::Error(Failure::new(error.to_string(), "try again in a moment")),
+        };
+        let history = self.history.borrow();
+        let context = Context {
+            config: &self.config,
+            node: self.node.as_str(),
+            own_addresses: &self.own_addresses,
+            modes: &self.modes,
+            seed: self.seed,
+            history: &history,
+        };
+        match request {
+            ControlRequest::Status => Response::Status(Box::new(snapshot::snapshot(&context, &report))),
+            ControlRequest::Why { flow } => match snapshot::why(&context, &report, flow) {
+                Ok(answer) => Response::Why(Box::new(answer)),
+                Err(failure) => Response::Error(failure),
+            },
+        }
+    }
+}
+
+async fn ask_daemon(
+    ask: &mpsc::Sender<(ControlRequest, oneshot::Sender<Response>)>,
+    request: ControlRequest,
+) -> Response {
+    let stopping = || Response::Error(Failure::new("the daemon is stopping", "start it again and ask again"));
+    let (sender, receiver) = oneshot::channel();
+    if ask.send((request, sender)).await.is_err() {
+        return stopping();
+    }
+    receiver.await.unwrap_or_else(|_| stopping())
+}
+
+/// systemd's readiness protocol; without it nobody listens.
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd was not notified");
+    }
+}
+
+fn node_name(options: &Options, config: &Config) -> Result<NodeName, DaemonError> {
+    if let Some(name) = &options.name {
+        return NodeName::new(name).map_err(|error| failed(format!("--name {name}: {error}")));
+    }
+    let host = rustix::system::uname();
+    let host = host.nodename().to_string_lossy();
+    config.node_name(&host).map_err(|error| {
+        failed(format!(
+            "the host name {host:?} cannot be the node's name ({error}): set [node] name, or give --name"
+        ))
+    })
+}
+
+/// Refuses what the configuration may say and this version does not do: to ignore it would be a promise not kept.
+fn refuse_what_is_not_there_yet(config: &Config) -> Result<(), ConfigError> {
+    let advice = "remove it; a later version will do this";
+    let refuse = |place: &str, what: &str| {
+        Err(config.refuse(place, format!("this version has no {what} yet"), advice))
+    };
+    if let Some(index) = config.interfaces.iter().position(|interface| interface.side.is_router()) {
+        return refuse(&format!("interface[{index}].side"), "router mode");
+    }
+    if config.nat.is_some() {
+        return refuse("nat", "address translation");
+    }
+    if config.sync.enabled {
+        return refuse("sync.enabled", "sharing of connection state");
+    }
+    if !config.health.is_empty() {
+        return refuse("health[0]", "health checks");
+    }
+    if config.hooks.on_change.is_some() {
+        return refuse("hooks.on_change", "hooks");
+    }
+    if config.node.metrics.is_some() {
+        return refuse("node.metrics", "metrics");
+    }
+    if !config.node.restart_grace.is_zero() {
+        return refuse("node.restart_grace", "hitless restart");
+    }
+    Ok(())
+}
+
+fn find(config: &Config, place: &str, name: &str) -> Result<Link, DaemonError> {
+    links::find(name).map_err(|error| match error {
+        LinkError::NotFound { .. } => {
+            let names: Vec<String> =
+                links::all().unwrap_or_default().into_iter().map(|link| link.name).collect();
+            let advice = format!("this host has {}", names.join(", "));
+            config.refuse(place, format!("there is no interface {name} on this host"), advice).into()
+        }
+        other => failed(other),
+    })
+}
+
+fn find_cluster_links(config: &Config) -> Result<Vec<ClusterLink>, DaemonError> {
+    let mut found = Vec::new();
+    for (index, interface) in config.interfaces.iter().enumerate() {
+        let link = find(config, &format!("interface[{index}].name"), interface.name.as_str())?;
+        let own_mac = link.ethernet_mac().map_err(failed)?;
+        found.push(ClusterLink { interface: interface.clone(), link, own_mac });
+    }
+    Ok(found)
+}
+
+fn find_heartbeat_links(config: &Config) -> Result<Vec<Link>, DaemonError> {
+    let names = config.heartbeat.interfaces.iter().enumerate();
+    names
+        .map(|(index, name)| find(config, &format!("heartbeat.interfaces[{index}]"), name.as_str()))
+        .collect()
+}
+
+fn open_heartbeats(config: &Config) -> Result<Vec<Heartbeat>, DaemonError> {
+    let group = config.heartbeat.group.socket_addr();
+    let open =
+        |name: &rudel_api::config::InterfaceName| Heartbeat::open(name.as_str(), group).map_err(failed);
+    config.heartbeat.interfaces.iter().map(open).collect()
+}
+
+/// A number that this machine has and no other: clones of a virtual machine often share the machine id, but not the MAC.
+fn host_number(links: &[Link]) -> u64 {
+    let machine_id = std::fs::read("/etc/machine-id").unwrap_or_default();
+    let mac = links.iter().find_map(|link| link.mac).map(|mac| mac.octets()).unwrap_or_default();
+    let digest =
+        Sha256::new().chain_update(b"rudel host\0").chain_update(machine_id).chain_update(mac).finalize();
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&digest[..8]);
+    u64::from_be_bytes(bytes)
+}
+
+fn own_addresses(links: &[Link]) -> Vec<IpAddr> {
+    let all = addresses::all().unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot list this host's addresses");
+        Vec::new()
+    });
+    all.into_iter()
+        .filter(|address| links.iter().any(|link| link.index == address.ifindex))
+        .map(|address| address.ip)
+        .collect()
+}

@@ -1,0 +1,229 @@
+//! What happened here, for people: the last events, who has been lost, and since when each bucket has its owner.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rudel_api::event::{Event, EventKind};
+use rudel_api::timestamp::Timestamp;
+use rudel_proto::bucket::BUCKET_COUNT;
+use rudel_proto::share::{NOBODY, Owners};
+
+/// Events that are kept.
+const EVENTS_MAX: usize = 256;
+/// Lost nodes that are remembered; a cluster has at most 32 nodes at a time.
+const LOST_MAX: usize = 32;
+
+/// The memory of one daemon.
+#[derive(Debug)]
+pub struct History {
+    node: String,
+    events: VecDeque<Event>,
+    sequence: u64,
+    lost: BTreeMap<String, Event>,
+    owners: Box<Owners>,
+    /// Since when a bucket has its owner, and by which view.
+    since: Box<[Option<(Timestamp, u64)>; BUCKET_COUNT]>,
+    /// What made a view, by epoch.
+    causes: BTreeMap<u64, Event>,
+    view_since: Option<Timestamp>,
+    /// The view that the events after it explain: its epoch and whom it is about.
+    explains: Option<(u64, Option<String>)>,
+}
+
+impl History {
+    /// The memory of the node of this name, empty.
+    pub fn new(node: &str) -> Self {
+        History {
+            node: node.into(),
+            events: VecDeque::new(),
+            sequence: 0,
+            lost: BTreeMap::new(),
+            owners: Box::new(NOBODY),
+            since: Box::new([None; BUCKET_COUNT]),
+            causes: BTreeMap::new(),
+            view_since: None,
+            explains: None,
+        }
+    }
+
+    /// Remembers something; `node` defaults to this one.
+    pub fn push(&mut self, kind: EventKind, node: Option<&str>, reason: impl Into<String>) -> Event {
+        self.sequence += 1;
+        let event = Event {
+            at: Timestamp::now(),
+            kind,
+            node: node.unwrap_or(&self.node).into(),
+            reason: reason.into(),
+            sequence: Some(self.sequence),
+            epoch: None,
+        };
+        if self.events.len() == EVENTS_MAX {
+            self.events.pop_front();
+        }
+        self.events.push_back(event.clone());
+        event
+    }
+
+    /// Remembers what the protocol tells.
+    pub fn push_protocol(&mut self, event: &rudel_proto::Event) -> Event {
+        use rudel_proto::Event as Proto;
+        let text = event.to_string();
+        let node = event.node().map(|name| name.as_str().to_owned());
+        // The words are the protocol's own; a test holds that each is known.
+        let kind: EventKind = event.kind().parse().unwrap_or(EventKind::Unknown);
+        if let Proto::View { id, subject, .. } = event {
+            let mut view = self.push(kind, None, text);
+            view.epoch = Some(id.epoch);
+            if let Some(last) = self.events.back_mut() {
+                last.epoch = Some(id.epoch);
+            }
+            self.view_since = Some(view.at);
+            self.causes.insert(id.epoch, view.clone());
+            self.explains = Some((id.epoch, subject.as_ref().map(ToString::to_string)));
+            return view;
+        }
+        let pushed = self.push(kind, node.as_deref(), text);
+        match kind {
+            EventKind::Expired if self.lost.len() < LOST_MAX => {
+                self.lost.insert(pushed.node.clone(), pushed.clone());
+            }
+            EventKind::Joined | EventKind::Left => {
+                self.lost.remove(&pushed.node);
+            }
+            _ => {}
+        }
+        // The first event after a view that is about the view's subject tells more than the view itself.
+        if let Some((epoch, Some(subject))) = &self.explains
+            && *subject == pushed.node
+            && let Some(cause) = self.causes.get_mut(epoch)
+        {
+            *cause = Event { epoch: Some(*epoch), ..pushed.clone() };
+            self.explains = None;
+        }
+        pushed
+    }
+
+    /// The owners by the view of this epoch, which has just been told of.
+    pub fn set_owners(&mut self, epoch: u64, owners: &Owners) {
+        let now = Timestamp::now();
+        for (since, _) in
+            self.since.iter_mut().zip(self.owners.iter().zip(owners)).filter(|(_, (old, new))| old != new)
+        {
+            *since = Some((now, epoch));
+        }
+        *self.owners = *owners;
+        let needed: std::collections::BTreeSet<u64> =
+            self.since.iter().flatten().map(|(_, epoch)| *epoch).collect();
+        self.causes.retain(|known, _| needed.contains(known) || *known == epoch);
+    }
+
+    /// Since when a bucket has its owner, and what made it so.
+    pub fn owner_of(&self, bucket: u8) -> Option<(Timestamp, Option<&Event>)> {
+        let (since, epoch) = self.since[usize::from(bucket)]?;
+        Some((since, self.causes.get(&epoch)))
+    }
+
+    /// What made the view of this epoch.
+    pub fn cause(&self, epoch: u64) -> Option<&Event> {
+        self.causes.get(&epoch)
+    }
+
+    /// Since when the present view is in force here.
+    pub fn view_since(&self) -> Option<Timestamp> {
+        self.view_since
+    }
+
+    /// What made the newest view that moved a bucket.
+    pub fn last_change(&self) -> Option<&Event> {
+        let newest = self.since.iter().flatten().map(|(_, epoch)| *epoch).max()?;
+        self.causes.get(&newest)
+    }
+
+    /// Nodes that were members, fell silent and have not come back, by name.
+    pub fn lost(&self) -> &BTreeMap<String, Event> {
+        &self.lost
+    }
+
+    /// The events, oldest first.
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.events.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rudel_proto::id::{NodeId, NodeName, ViewId};
+    use rudel_proto::view::Reason;
+    use rudel_proto::wire::NodeState;
+    use std::time::Duration;
+
+    fn view(epoch: u64, reason: Reason, subject: &str) -> rudel_proto::Event {
+        rudel_proto::Event::View {
+            id: ViewId { epoch, ..ViewId::NONE },
+            reason,
+            subject: Some(NodeName::new(subject).unwrap()),
+            members: 2,
+            moved: 86,
+        }
+    }
+
+    #[test]
+    fn a_bucket_remembers_since_when_and_why_it_has_its_owner() {
+        let mut history = History::new("n1");
+        let mut owners = NOBODY;
+        owners[7] = Some(NodeId::from_u64(1));
+        history.push_protocol(&view(3, Reason::Expired, "n2"));
+        history.set_owners(3, &owners);
+        let expired = rudel_proto::Event::Expired {
+            node: Some(NodeName::new("n2").unwrap()),
+            silent: Duration::from_millis(412),
+            witnesses: vec![NodeName::new("n3").unwrap()],
+        };
+        history.push_protocol(&expired);
+        let (_, cause) = history.owner_of(7).unwrap();
+        assert_eq!(cause.unwrap().reason, "not heard for 412 ms, nor by n3");
+        assert_eq!(cause.unwrap().node, "n2");
+        assert!(history.owner_of(8).is_none());
+        assert!(history.lost().contains_key("n2"));
+
+        // A view that does not move the bucket changes nothing about it.
+        history.push_protocol(&view(4, Reason::Joined, "n2"));
+        history.set_owners(4, &owners);
+        history.push_protocol(&rudel_proto::Event::Joined { node: Some(NodeName::new("n2").unwrap()) });
+        assert_eq!(history.owner_of(7).unwrap().1.unwrap().epoch, Some(3));
+        assert!(history.lost().is_empty());
+    }
+
+    #[test]
+    fn every_event_of_the_protocol_has_its_word() {
+        use rudel_proto::Event as Proto;
+        let node = None;
+        let all = [
+            Proto::State { state: NodeState::Active, why: "" },
+            view(1, Reason::Start, "n1"),
+            Proto::Joined { node: node.clone() },
+            Proto::Expired { node: node.clone(), silent: Duration::ZERO, witnesses: vec![] },
+            Proto::Left { node: node.clone() },
+            Proto::Weight { node: node.clone(), from: 0, to: 1 },
+            Proto::Gained { buckets: 1, took: Duration::ZERO },
+            Proto::Stalled { buckets: 1, unscheduled: Duration::ZERO },
+            Proto::LeftOut { view: ViewId::NONE },
+            Proto::Duplicate { fenced: true },
+            Proto::Full { node },
+        ];
+        for event in all {
+            let kind: EventKind = event.kind().parse().unwrap();
+            assert_eq!(kind.as_str(), event.kind());
+        }
+    }
+
+    #[test]
+    fn the_history_is_bounded() {
+        let mut history = History::new("n1");
+        for _ in 0..EVENTS_MAX + 3 {
+            history.push(EventKind::LinkDown, None, "eth0");
+        }
+        assert_eq!(history.events().count(), EVENTS_MAX);
+        assert_eq!(history.events().next().unwrap().sequence, Some(4));
+    }
+}

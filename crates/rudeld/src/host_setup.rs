@@ -1,0 +1,203 @@
+//! Everything that a serving node holds on its host, put up in the one safe order and taken down in the reverse.
+//!
+//! The filter comes before anything that could make the kernel answer for the cluster: a node with the addresses and
+//! without the filter would answer everybody.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use rudel_api::config::{Config, Interface, XdpMode};
+use rudel_api::snapshot;
+use rudel_datapath::{AttachMode, Datapath, InterfaceOptions, Mode, Side, Xdp, ensure_bpffs};
+
+use crate::host::membership::{Membership, MembershipError};
+use crate::host::{ClusterInterface, Host, HostError, Link, MacAddr, Plan};
+use crate::neighbor::ResponderInterface;
+use crate::snapshot::hash_mode;
+
+/// Why the host could not be set up. What had been done is undone.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The packet filter.
+    #[error("{}", with_causes(.0))]
+    Datapath(#[from] rudel_datapath::Error),
+    /// Addresses and settings.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The NIC's address filter.
+    #[error("{interface}: {source}")]
+    Membership {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: MembershipError,
+    },
+}
+
+fn with_causes(error: &rudel_datapath::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    text
+}
+
+/// A cluster interface of the configuration, with the link that it is on this host.
+#[derive(Clone, Debug)]
+pub struct ClusterLink {
+    /// As configured.
+    pub interface: Interface,
+    /// As found.
+    pub link: Link,
+    /// Its own MAC.
+    pub own_mac: MacAddr,
+}
+
+impl ClusterLink {
+    fn addresses(&self) -> Vec<IpAddr> {
+        self.interface.addresses.iter().map(|cidr| cidr.address()).collect()
+    }
+
+    fn cluster_mac(&self) -> MacAddr {
+        MacAddr(self.interface.cluster_mac().0)
+    }
+
+    /// How ARP and NDP are answered there.
+    pub fn responder(&self) -> ResponderInterface {
+        ResponderInterface {
+            ifindex: self.link.index,
+            own_mac: self.own_mac,
+            cluster_mac: self.cluster_mac(),
+            router: self.interface.side.is_router(),
+            addresses: self.addresses(),
+        }
+    }
+}
+
+/// A host with the filter attached and the cluster's addresses in place.
+pub struct HostSetup {
+    /// How the filter runs, by interface.
+    pub modes: BTreeMap<String, snapshot::AttachMode>,
+    memberships: Vec<Membership>,
+    host: Option<Host>,
+}
+
+impl HostSetup {
+    /// Attaches the filter, which passes nothing yet, then lets the NIC accept the cluster's MAC, then puts the
+    /// addresses on `lo`. What a crashed predecessor left is emptied and taken over.
+    pub fn put_up(
+        config: &Config,
+        links: &[ClusterLink],
+        pin_dir: PathBuf,
+        bpffs: &Path,
+        journal: &Path,
+        seed: u32,
+    ) -> Result<(Self, Xdp), SetupError> {
+        ensure_bpffs(bpffs)?;
+        let tag = cluster_tag(config.cluster.name.as_str());
+        let mut xdp = Xdp::open(rudel_datapath::Options { pin_dir, cluster_tag: tag })?;
+        let mut setup = HostSetup { modes: BTreeMap::new(), memberships: Vec::new(), host: None };
+        match setup.put_up_on(&mut xdp, links, journal, seed) {
+            Ok(()) => Ok((setup, xdp)),
+            Err(error) => {
+                for failure in setup.take_down(xdp) {
+                    tracing::warn!(%failure, "left behind");
+                }
+                // A predecessor's changes to the host go too, if its journal is there.
+                if let Err(failure) = Host::recover(journal) {
+                    tracing::warn!(%failure, "left behind");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn put_up_on(
+        &mut self,
+        xdp: &mut Xdp,
+        links: &[ClusterLink],
+        journal: &Path,
+        seed: u32,
+    ) -> Result<(), SetupError> {
+        xdp.clear()?;
+        for cluster_link in links {
+            let interface = &cluster_link.interface;
+            let mode = xdp.attach(&InterfaceOptions {
+                ifindex: cluster_link.link.index,
+                name: interface.name.to_string(),
+                cluster_mac: interface.cluster_mac().0,
+                own_mac: cluster_link.own_mac.octets(),
+                side: side(interface.side),
+                hash: hash_mode(interface.hash),
+                seed,
+                mode: match interface.xdp {
+                    XdpMode::Auto => AttachMode::Auto,
+                    XdpMode::Native => AttachMode::Native,
+                    XdpMode::Generic => AttachMode::Generic,
+                },
+                driver: None,
+            })?;
+            let mode = match mode {
+                Mode::Native => snapshot::AttachMode::Native,
+                Mode::Generic => snapshot::AttachMode::Generic,
+            };
+            tracing::info!(interface = %interface.name, mac = %interface.cluster_mac(), mode = mode.as_str(), "filter attached");
+            self.modes.insert(interface.name.to_string(), mode);
+        }
+        xdp.detach_unclaimed()?;
+        for cluster_link in links {
+            let v6: Vec<_> = cluster_link
+                .addresses()
+                .into_iter()
+                .filter_map(|address| match address {
+                    IpAddr::V6(address) => Some(address),
+                    IpAddr::V4(_) => None,
+                })
+                .collect();
+            let joined = Membership::join(cluster_link.link.index, cluster_link.cluster_mac(), &v6);
+            self.memberships.push(joined.map_err(|source| SetupError::Membership {
+                interface: cluster_link.interface.name.to_string(),
+                source,
+            })?);
+        }
+        let interfaces = links
+            .iter()
+            .map(|cluster_link| ClusterInterface {
+                name: cluster_link.interface.name.to_string(),
+                cluster_mac: cluster_link.cluster_mac(),
+                addresses: cluster_link.addresses(),
+            })
+            .collect();
+        self.host = Some(Host::prepare(journal, &Plan { interfaces })?);
+        Ok(())
+    }
+
+    /// Takes everything down: addresses first, the filter last. Returns what could not be done.
+    pub fn take_down(self, mut xdp: Xdp) -> Vec<String> {
+        let mut failures = Vec::new();
+        let mut note = |result: Result<(), String>| failures.extend(result.err());
+        note(xdp.clear().map_err(|error| with_causes(&error)));
+        if let Some(host) = self.host {
+            note(host.restore().map_err(|error| error.to_string()));
+        }
+        note(xdp.release().map_err(|error| with_causes(&error)));
+        drop(self.memberships);
+        failures
+    }
+}
+
+fn side(side: rudel_api::config::Side) -> Side {
+    match side {
+        rudel_api::config::Side::Service => Side::Service,
+        rudel_api::config::Side::Inside => Side::Inside,
+        rudel_api::config::Side::Outside => Side::Outside,
+    }
+}
+
+/// Tells the probes of clusters on one wire apart.
+fn cluster_tag(cluster: &str) -> u32 {
+    rudel_datapath::flow::jhash(cluster.as_bytes(), 0)
+}

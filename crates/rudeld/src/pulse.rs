@@ -1,0 +1,429 @@
+//! The pulse thread: the one place where the protocol, the heartbeat sockets and the packet filter meet.
+//!
+//! It owns all three and does nothing that can block: no disk, no names, no allocation in proportion to traffic. All
+//! else lives on the runtime beside it and talks to it through bounded queues.
+//!
+//! ```text
+//!   heartbeat sockets ─┐                               ┌─► heartbeat sockets
+//!   timer ─────────────┼─► Node::handle_* ─► poll_output ─► packet filter (table, lease)
+//!   requests (queue) ──┘                               └─► notices (queue) ─► history, log
+//! ```
+//!
+//! Priorities of one turn: outputs first (the kernel before the pulse that claims it), then a timer that is due, then
+//! at most [`DATAGRAMS_PER_TURN`] datagrams per link, then at most [`REQUESTS_PER_TURN`] requests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rudel_datapath::{BucketTable, Datapath, InterfaceCounters, LeaseUntil};
+use rudel_proto::id::{Incarnation, NodeId};
+use rudel_proto::seal::{DATAGRAM_LEN_MAX, Rejection};
+use rudel_proto::share::Owners;
+use rudel_proto::status::Status;
+use rudel_proto::{Command, Event, Node, Output, Time};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::monotonic_ns;
+use crate::heartbeat::{Heartbeat, SendError};
+use crate::neighbor::{Election, ServingNodes};
+
+/// Datagrams of one link that are handled before timers are looked at again: two intervals of a full cluster.
+const DATAGRAMS_PER_TURN: usize = 64;
+/// Requests that are handled in one turn.
+const REQUESTS_PER_TURN: usize = 16;
+/// Requests that may wait; more are refused, since an administrator can ask again.
+const REQUESTS_MAX: usize = 64;
+/// Source addresses that are remembered of each node.
+const ADDRESSES_PER_NODE: usize = 8;
+/// The same rejection from the same address is told once in this time.
+const REJECTION_TOLD_EVERY: Duration = Duration::from_secs(60);
+/// Rejections that are remembered as told; a flood from ever new addresses is counted, not told.
+const REJECTIONS_TOLD_MAX: usize = 64;
+
+/// What the rest of the daemon asks of the pulse thread.
+#[derive(Debug)]
+pub enum Request {
+    /// A command for the protocol.
+    Command(Command),
+    /// Everything that is known.
+    Report(oneshot::Sender<Report>),
+}
+
+/// What the pulse thread knows at one instant.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The protocol's part.
+    pub status: Status,
+    /// Counters of the packet filter; empty if they could not be read.
+    pub interfaces: Vec<InterfaceCounters>,
+    /// Where each node's datagrams came from.
+    pub addresses: BTreeMap<NodeId, BTreeSet<IpAddr>>,
+    /// Counts of this thread.
+    pub counts: Counts,
+}
+
+/// What the pulse thread has counted since it began.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Datagrams handed to the network, one per link.
+    pub sent: u64,
+    /// Datagrams that a link could not take.
+    pub send_errors: u64,
+    /// Datagrams that were let in.
+    pub received: u64,
+    /// Datagrams that were not, by reason.
+    pub rejected: BTreeMap<&'static str, u64>,
+    /// The worst lateness of a timer, in nanoseconds.
+    pub lateness_max_ns: u64,
+}
+
+/// What the pulse thread tells of its own accord.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// Something happened in the protocol.
+    Event(Event),
+    /// A datagram was not let in; told once a minute for each reason and source.
+    Rejected {
+        /// Why.
+        rejection: Rejection,
+        /// Where it came from.
+        source: SocketAddr,
+        /// On which interface.
+        interface: String,
+    },
+    /// Who owns what by the view that was just told of.
+    Owners {
+        /// The view's number.
+        epoch: u64,
+        /// The owner of each bucket.
+        owners: Box<Owners>,
+    },
+    /// The run's number changed: store it.
+    Incarnation(Incarnation),
+}
+
+/// Why the pulse thread ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum PulseError {
+    /// The kernel refused what the protocol decided. The filter was emptied if that was still possible.
+    #[error("the packet filter refused a change, so this node stops serving: {0}")]
+    Datapath(#[from] rudel_datapath::Error),
+    /// The wait for datagrams failed.
+    #[error("cannot wait for datagrams: {0}")]
+    Poll(io::Error),
+}
+
+/// Talks to the pulse thread.
+#[derive(Clone, Debug)]
+pub struct Requests {
+    queue: SyncSender<Request>,
+    wake: Arc<OwnedFd>,
+}
+
+/// The pulse thread has ended, or too much is waiting for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// It has ended.
+    #[error("the daemon is stopping")]
+    Stopped,
+    /// The queue is full; nothing was asked.
+    #[error("the daemon is busy; try again")]
+    Busy,
+}
+
+impl Requests {
+    /// Asks for something; does not wait for it.
+    pub fn send(&self, request: Request) -> Result<(), RequestError> {
+        self.queue.try_send(request).map_err(|error| match error {
+            TrySendError::Full(_) => RequestError::Busy,
+            TrySendError::Disconnected(_) => RequestError::Stopped,
+        })?;
+        // Fails only when the counter is full, and then it is readable anyway.
+        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+        Ok(())
+    }
+
+    /// Everything that the pulse thread knows now.
+    pub async fn report(&self) -> Result<Report, RequestError> {
+        let (sender, receiver) = oneshot::channel();
+        self.send(Request::Report(sender))?;
+        receiver.await.map_err(|_| RequestError::Stopped)
+    }
+}
+
+/// What the thread works with.
+pub struct Parts<D> {
+    /// The protocol.
+    pub node: Node,
+    /// One socket per heartbeat link.
+    pub links: Vec<Heartbeat>,
+    /// The packet filter.
+    pub datapath: D,
+    /// Who answers ARP and NDP.
+    pub election: Election,
+    /// Where notices go.
+    pub notices: mpsc::Sender<Notice>,
+}
+
+/// A running pulse thread.
+pub struct Pulse<D> {
+    /// Talks to it.
+    pub requests: Requests,
+    /// Gives the packet filter back when it has ended.
+    pub thread: JoinHandle<(D, Result<(), PulseError>)>,
+}
+
+/// Starts the thread. It ends when the node has left, or with an error; `on_end` is called then.
+pub fn start<D: Datapath + Send + 'static>(
+    parts: Parts<D>,
+    on_end: impl FnOnce() + Send + 'static,
+) -> io::Result<Pulse<D>> {
+    let (queue, incoming) = sync_channel(REQUESTS_MAX);
+    let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
+    let requests = Requests { queue, wake: wake.clone() };
+    let thread = std::thread::Builder::new().name("pulse".into()).spawn(move || {
+        crate::realtime::prefer_this_thread();
+        let mut turn = Turn {
+            node: parts.node,
+            links: parts.links,
+            datapath: parts.datapath,
+            election: parts.election,
+            notices: parts.notices,
+            incoming,
+            wake,
+            addresses: BTreeMap::new(),
+            counts: Counts::default(),
+            told: BTreeMap::new(),
+            stopped: false,
+        };
+        let result = turn.run();
+        if result.is_err() {
+            // Fail closed: whatever the cause, nothing may be passed on the authority of a thread that has ended.
+            let _ = turn.datapath.clear();
+        }
+        on_end();
+        (turn.datapath, result)
+    })?;
+    Ok(Pulse { requests, thread })
+}
+
+struct Turn<D> {
+    node: Node,
+    links: Vec<Heartbeat>,
+    datapath: D,
+    election: Election,
+    notices: mpsc::Sender<Notice>,
+    incoming: Receiver<Request>,
+    wake: Arc<OwnedFd>,
+    addresses: BTreeMap<NodeId, BTreeSet<IpAddr>>,
+    counts: Counts,
+    told: BTreeMap<(&'static str, IpAddr), Time>,
+    stopped: bool,
+}
+
+impl<D: Datapath> Turn<D> {
+    fn run(&mut self) -> Result<(), PulseError> {
+        let mut buffer = [0; DATAGRAM_LEN_MAX + 1];
+        loop {
+            let timeout = self.carry_out()?;
+            if self.stopped {
+                return Ok(());
+            }
+            self.wait(timeout)?;
+            let now = now();
+            if let Some(due) = timeout.filter(|due| now >= *due) {
+                let lateness = u64::try_from(now.since(due).as_nanos()).unwrap_or(u64::MAX);
+                self.counts.lateness_max_ns = self.counts.lateness_max_ns.max(lateness);
+                self.node.handle_timeout(now);
+                self.carry_out()?;
+            }
+            for link in 0..self.links.len() {
+                self.receive(link, &mut buffer)?;
+            }
+            self.serve_requests()?;
+        }
+    }
+
+    /// Carries out what the node wants, in its order; returns when it wants to be called again.
+    fn carry_out(&mut self) -> Result<Option<Time>, PulseError> {
+        loop {
+            match self.node.poll_output() {
+                Output::Send { datagram, pulse } => {
+                    self.multicast(&datagram);
+                    if pulse {
+                        self.node.handle_pulse_sent(now());
+                    }
+                }
+                Output::Own(owned) => {
+                    self.datapath.write_table(&BucketTable::owning(owned.iter()))?;
+                    self.elect();
+                }
+                Output::Lease(until) => {
+                    self.datapath.write_lease(LeaseUntil::from_nanos(until.as_nanos()))?
+                }
+                Output::Event(event) => {
+                    let is_view = matches!(event, Event::View { .. });
+                    self.tell(Notice::Event(event));
+                    if is_view {
+                        self.elect();
+                        self.tell_owners();
+                    }
+                }
+                Output::Incarnation(incarnation) => self.tell(Notice::Incarnation(incarnation)),
+                Output::Stopped => self.stopped = true,
+                Output::Timeout(timeout) => return Ok(timeout),
+            }
+        }
+    }
+
+    fn multicast(&mut self, datagram: &[u8]) {
+        for link in &self.links {
+            match link.send(datagram) {
+                Ok(()) => self.counts.sent += 1,
+                Err(error) => {
+                    self.counts.send_errors += 1;
+                    if !matches!(error, SendError::LinkDown(_)) {
+                        tracing::debug!(interface = link.interface(), %error, "a datagram could not be sent");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the ARP and NDP answers which nodes serve.
+    fn elect(&self) {
+        let machine = self.node.machine();
+        let me = machine.me().id;
+        let owners = machine.view().map(|view| &view.owners);
+        let mut serving: BTreeSet<NodeId> = owners.into_iter().flatten().flatten().copied().collect();
+        if machine.owned().is_empty() {
+            serving.remove(&me);
+        } else {
+            serving.insert(me);
+        }
+        let serving = serving.into_iter().map(NodeId::as_u64).collect();
+        self.election.publish(ServingNodes { me: me.as_u64(), serving });
+    }
+
+    fn tell_owners(&self) {
+        if let Some(view) = self.node.machine().view() {
+            self.tell(Notice::Owners { epoch: view.id.epoch, owners: Box::new(view.owners) });
+        }
+    }
+
+    /// Notices are for people: if nobody takes them in time, they are dropped rather than waited for.
+    fn tell(&self, notice: Notice) {
+        if self.notices.try_send(notice).is_err() {
+            tracing::debug!("a notice was dropped: the runtime does not keep up");
+        }
+    }
+
+    fn wait(&mut self, until: Option<Time>) -> Result<(), PulseError> {
+        let timeout = until.map(|at| at.since(now()));
+        let timeout = timeout.map(|left| Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        let mut fds: Vec<PollFd<'_>> =
+            self.links.iter().map(|link| PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN)).collect();
+        fds.push(PollFd::new(&*self.wake, PollFlags::IN));
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(PulseError::Poll(error.into())),
+        }
+    }
+
+    fn receive(&mut self, link: usize, buffer: &mut [u8]) -> Result<(), PulseError> {
+        for _ in 0..DATAGRAMS_PER_TURN {
+            let (len, source) = match self.links[link].recv(buffer) {
+                Ok(Some(received)) => received,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    tracing::debug!(interface = self.links[link].interface(), %error, "cannot receive");
+                    return Ok(());
+                }
+            };
+            let now = now();
+            match self.node.handle_datagram(now, &buffer[..len]) {
+                Ok(sender) => {
+                    self.counts.received += 1;
+                    let known = self.addresses.entry(sender.id).or_default();
+                    if known.len() < ADDRESSES_PER_NODE {
+                        known.insert(source.ip());
+                    }
+                }
+                Err(rejection) => self.reject(now, rejection, source, link),
+            }
+            self.carry_out()?;
+        }
+        Ok(())
+    }
+
+    fn reject(&mut self, now: Time, rejection: Rejection, source: SocketAddr, link: usize) {
+        let reason = rejection.reason();
+        *self.counts.rejected.entry(reason).or_default() += 1;
+        // On redundant links every datagram comes twice; views and late datagrams of a former run are daily business.
+        if matches!(
+            rejection,
+            Rejection::Repeated { .. } | Rejection::Unproven { .. } | Rejection::Outdated { .. }
+        ) {
+            return;
+        }
+        self.told.retain(|_, at| now.since(*at) < REJECTION_TOLD_EVERY);
+        let key = (reason, source.ip());
+        if self.told.len() < REJECTIONS_TOLD_MAX && !self.told.contains_key(&key) {
+            self.told.insert(key, now);
+            let interface = self.links[link].interface().to_owned();
+            self.tell(Notice::Rejected { rejection, source, interface });
+        }
+    }
+
+    fn serve_requests(&mut self) -> Result<(), PulseError> {
+        // One read empties the counter, however many requests there are.
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&*self.wake, &mut count);
+        for served in 0..=REQUESTS_PER_TURN {
+            if served == REQUESTS_PER_TURN {
+                // There may be more: come back at once, after the timers.
+                let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+                break;
+            }
+            match self.incoming.try_recv() {
+                Ok(Request::Command(command)) => {
+                    self.node.handle_command(now(), command);
+                    self.carry_out()?;
+                }
+                Ok(Request::Report(answer)) => {
+                    let report = self.report();
+                    // Whoever asked may have gone.
+                    let _ = answer.send(report);
+                }
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self) -> Report {
+        Report {
+            status: self.node.status(now()),
+            interfaces: self.datapath.counters().unwrap_or_else(|error| {
+                tracing::warn!(%error, "cannot read the packet counters");
+                Vec::new()
+            }),
+            addresses: self.addresses.clone(),
+            counts: self.counts.clone(),
+        }
+    }
+}
+
+fn now() -> Time {
+    Time::from_nanos(monotonic_ns())
+}

@@ -1,0 +1,152 @@
+//! What a node keeps on this machine: the lock that there is one daemon of its name, and the number of its run.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rudel_proto::id::Incarnation;
+use rustix::fs::{FlockOperation, flock};
+
+/// Why a daemon's place on this machine could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is one already.
+    #[error(
+        "another rudeld runs for node {node} here (it holds {}); stop it first, or give this one its own --name, \
+         --socket and --runtime-dir", lock.display()
+    )]
+    Running {
+        /// The node.
+        node: String,
+        /// The lock.
+        lock: PathBuf,
+    },
+    /// A file or directory cannot be used.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With which.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// This daemon's place: nobody else has it while the value lives, or while the kernel has not noticed its death.
+#[derive(Debug)]
+pub struct Place {
+    _lock: File,
+    runtime_stem: PathBuf,
+    incarnation_path: PathBuf,
+}
+
+impl Place {
+    /// Takes the place of `node` of `cluster`, making the directories.
+    pub fn take(runtime_dir: &Path, state_dir: &Path, cluster: &str, node: &str) -> Result<Self, StoreError> {
+        for dir in [runtime_dir, state_dir] {
+            fs::create_dir_all(dir).map_err(|source| io_error("create", dir, source))?;
+        }
+        let stem = format!("{cluster}-{node}");
+        let lock_path = runtime_dir.join(format!("{stem}.lock"));
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(|source| io_error("open", &lock_path, source))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(StoreError::Running { node: node.into(), lock: lock_path });
+            }
+            Err(error) => return Err(io_error("lock", &lock_path, error.into())),
+        }
+        Ok(Place {
+            _lock: lock,
+            runtime_stem: runtime_dir.join(&stem),
+            incarnation_path: state_dir.join(format!("{stem}.incarnation")),
+        })
+    }
+
+    /// Where the journal of changes to the host is.
+    pub fn host_journal(&self) -> PathBuf {
+        self.runtime_stem.with_file_name(format!("{}.host.json", self.file_name()))
+    }
+
+    /// A number for this run, higher than that of every run before, and stored before it is used.
+    ///
+    /// Seconds of the wall clock in the upper bits, chance in the lower: if both the file and the right time are lost,
+    /// a number is still not used twice. Peers teach a node that came back with a lower one (R5).
+    pub fn next_incarnation(&self) -> Result<Incarnation, StoreError> {
+        let stored = match fs::read_to_string(&self.incarnation_path) {
+            Ok(text) => text.trim().parse::<u64>().unwrap_or_else(|_| {
+                tracing::warn!(path = %self.incarnation_path.display(), "not a number: beginning anew from the clock");
+                0
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(io_error("read", &self.incarnation_path, error)),
+        };
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let mut chance = [0; 4];
+        rustix::rand::getrandom(&mut chance[1..], rustix::rand::GetRandomFlags::empty())
+            .map_err(|error| io_error("read", Path::new("the random number generator"), error.into()))?;
+        let incarnation =
+            Incarnation((stored + 1).max(seconds << 24 | u64::from(u32::from_be_bytes(chance))));
+        self.store_incarnation(incarnation)?;
+        Ok(incarnation)
+    }
+
+    /// Stores the number of the present run, so that the next gets a higher one.
+    pub fn store_incarnation(&self, incarnation: Incarnation) -> Result<(), StoreError> {
+        let path = &self.incarnation_path;
+        let temporary = path.with_extension("incarnation.new");
+        let write = || {
+            let mut file = File::create(&temporary)?;
+            writeln!(file, "{}", incarnation.0)?;
+            file.sync_all()?;
+            fs::rename(&temporary, path)
+        };
+        write().map_err(|source| io_error("write", path, source))
+    }
+
+    fn file_name(&self) -> String {
+        self.runtime_stem.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
+fn io_error(action: &'static str, path: &Path, source: io::Error) -> StoreError {
+    StoreError::Io { action, path: path.into(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_taken_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::take(dir.path(), dir.path(), "web", "n1").unwrap();
+        assert!(matches!(Place::take(dir.path(), dir.path(), "web", "n1"), Err(StoreError::Running { .. })));
+        Place::take(dir.path(), dir.path(), "web", "n2").unwrap();
+        drop(place);
+        Place::take(dir.path(), dir.path(), "web", "n1").unwrap();
+    }
+
+    #[test]
+    fn every_run_has_a_higher_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::take(dir.path(), dir.path(), "web", "n1").unwrap();
+        let first = place.next_incarnation().unwrap();
+        let second = place.next_incarnation().unwrap();
+        assert!(second > first);
+        // Learned from the peers, far ahead of the clock.
+        place.store_incarnation(Incarnation(u64::MAX - 9)).unwrap();
+        assert_eq!(place.next_incarnation().unwrap(), Incarnation(u64::MAX - 8));
+        fs::write(dir.path().join("web-n1.incarnation"), "rubbish").unwrap();
+        assert!(place.next_incarnation().unwrap() > Incarnation(1 << 40));
+    }
+}
