@@ -29,21 +29,16 @@ const volatile __u32 hash_seed = 0;
 const volatile __u32 cluster_tag = 0; /* of probes, host order */
 const volatile __u32 counter_slot = 0;
 
-/* The two aligned halves of a destination MAC: frames start two bytes before a four-byte boundary. */
-struct destination {
-	__u16 head;
-	__u32 tail;
-} __attribute__((packed));
-
-static __always_inline bool is_to_cluster(const struct destination *to)
+/* A frame starts two bytes before a multiple of four, so the first six are an aligned half-word and an aligned word. */
+static __always_inline bool is_to_cluster(const void *frame)
 {
-	return to->tail == cluster_mac.tail && to->head == cluster_mac.head;
+	return *(const __u32 *)(frame + 2) == cluster_mac.tail && *(const __u16 *)frame == cluster_mac.head;
 }
 
-static __always_inline void send_to_self(struct destination *to)
+static __always_inline void send_to_self(void *frame)
 {
-	to->head = own_mac.head;
-	to->tail = own_mac.tail;
+	*(__u16 *)frame = own_mac.head;
+	*(__u32 *)(frame + 2) = own_mac.tail;
 }
 
 static __always_inline bool is_our_probe(const struct probe_body *probe)
@@ -54,11 +49,11 @@ static __always_inline bool is_our_probe(const struct probe_body *probe)
 
 static __always_inline int take_probe(const struct cursor *at)
 {
-	const struct probe_body *probe = at->pos;
+	const struct probe_body *probe = peek(at, sizeof(*probe));
 	struct probe_key key = { .slot = counter_slot };
 	struct probe_value *known, first = { .count = 1 };
 
-	if ((void *)(probe + 1) > at->end)
+	if (!probe)
 		return VERDICT_MALFORMED;
 	if (!is_our_probe(probe))
 		return VERDICT_NOT_IP;
@@ -179,14 +174,13 @@ static __always_inline int decide(struct cursor *at)
 SEC("xdp")
 int rudel_filter(struct xdp_md *ctx)
 {
-	struct cursor at = { .pos = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end };
-	struct destination *to = at.pos;
+	struct cursor at = { .data = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end };
 	const __u32 bytes = ctx->data_end - ctx->data;
 	const __u32 slot = counter_slot;
 	struct interface_counters *counts;
 	int verdict;
 
-	if ((void *)(to + 1) > at.end || !is_to_cluster(to))
+	if (at.data + ETH_ALEN > at.end || !is_to_cluster(at.data))
 		return XDP_PASS;
 
 	verdict = decide(&at);
@@ -199,7 +193,7 @@ int rudel_filter(struct xdp_md *ctx)
 
 	switch (verdict) {
 	case VERDICT_PASSED:
-		send_to_self(to);
+		send_to_self(at.data);
 		return XDP_PASS;
 	case VERDICT_CONTROL:
 		return XDP_PASS;

@@ -12,6 +12,7 @@
 #include "abi.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -79,11 +80,15 @@ enum {
 	ICMPV6_NDISC_LAST = 137,  /* redirect */
 };
 
-/* Where we are in the packet, and where it ends. */
+/* A frame, and how far we have read it. Offsets are 2 more than a multiple of 4, as is the Ethernet header's length. */
 struct cursor {
-	void *pos;
+	void *data;
 	void *end;
+	__u32 offset;
 };
+
+/* No header that matters begins further behind; the verifier wants a bound below 64 kB for any offset. */
+#define OFFSET_MAX 0x4000
 
 /* What the hash may ask of a flow. Everything as it stands in the packet; "own" is the end that `side` chooses. */
 struct flow {
@@ -100,35 +105,57 @@ static __always_inline bool own_is_source(__u8 side, bool reversed)
 	return (side == SIDE_OUTSIDE) == reversed;
 }
 
+/* The next header, if this much of it is there. */
+static __always_inline void *peek(const struct cursor *at, __u32 bytes)
+{
+	void *head = at->data + at->offset;
+
+	return head + bytes > at->end ? NULL : head;
+}
+
+/*
+ * Makes the verifier forget which of the many ways led to this offset, so that it checks what follows once, and not
+ * once for each number of VLAN tags times each length of the header chain. It does not see that two XORs with the same
+ * number undo each other; the last line gives back the little that it has to know, and changes nothing either.
+ */
+static __always_inline int forget_way(struct cursor *at, __u32 noise)
+{
+	if (at->offset > OFFSET_MAX)
+		return VERDICT_MALFORMED;
+	asm volatile("%0 ^= %1\n\t%0 ^= %1" : "+r"(at->offset) : "r"(noise));
+	at->offset = (at->offset & (2 * OFFSET_MAX - 4)) | 2;
+	return PARSED;
+}
+
 static __always_inline int parse_ethernet(struct cursor *at, __be16 *ethertype)
 {
-	struct ethhdr *eth = at->pos;
+	struct ethhdr *eth = peek(at, sizeof(*eth));
 	struct vlan_head *tag;
 	int depth;
 
-	if ((void *)(eth + 1) > at->end)
+	if (!eth)
 		return VERDICT_MALFORMED;
 	*ethertype = eth->h_proto;
-	at->pos = eth + 1;
+	at->offset += sizeof(*eth);
 
 #pragma unroll
 	for (depth = 0; depth < VLAN_DEPTH_MAX; depth++) {
 		if (*ethertype != bpf_htons(ETH_P_8021Q) && *ethertype != bpf_htons(ETH_P_8021AD))
 			break;
-		tag = at->pos;
-		if ((void *)(tag + 1) > at->end)
+		tag = peek(at, sizeof(*tag));
+		if (!tag)
 			return VERDICT_MALFORMED;
 		*ethertype = tag->ethertype;
-		at->pos = tag + 1;
+		at->offset += sizeof(*tag);
 	}
-	return PARSED;
+	return forget_way(at, *ethertype);
 }
 
 static __always_inline int parse_ports(struct cursor *at, struct flow *flow, __u8 side, bool reversed)
 {
-	struct ports_head *ports = at->pos;
+	struct ports_head *ports = peek(at, sizeof(*ports));
 
-	if ((void *)(ports + 1) > at->end)
+	if (!ports)
 		return VERDICT_MALFORMED;
 	if (own_is_source(side, reversed)) {
 		flow->own_port = ports->source;
@@ -159,15 +186,13 @@ static __always_inline void take_echo_id(struct flow *flow, const struct icmp_he
 static __always_inline int parse_ipv4(struct cursor *at, struct flow *flow, __u8 side, bool reversed, __u8 *protocol,
 				      bool *fragment)
 {
-	struct iphdr *ip = at->pos;
+	struct iphdr *ip = peek(at, sizeof(*ip));
 	__u32 header_bytes, total_bytes;
 
-	if ((void *)(ip + 1) > at->end)
+	if (!ip)
 		return VERDICT_MALFORMED;
 	header_bytes = ip->ihl * 4;
-	if (ip->version != 4 || header_bytes < sizeof(*ip))
-		return VERDICT_MALFORMED;
-	if (at->pos + header_bytes > at->end)
+	if (ip->version != 4 || header_bytes < sizeof(*ip) || !peek(at, header_bytes))
 		return VERDICT_MALFORMED;
 
 	/*
@@ -175,88 +200,69 @@ static __always_inline int parse_ipv4(struct cursor *at, struct flow *flow, __u8
 	 * 64 kB that the stack has still to segment says 0.
 	 */
 	total_bytes = bpf_ntohs(ip->tot_len);
-	if (!reversed && total_bytes != 0) {
-		if (total_bytes < header_bytes || at->pos + total_bytes > at->end)
-			return VERDICT_MALFORMED;
-	}
+	if (!reversed && total_bytes != 0 && (total_bytes < header_bytes || !peek(at, total_bytes)))
+		return VERDICT_MALFORMED;
 
 	flow->address[0] = own_is_source(side, reversed) ? ip->saddr : ip->daddr;
 	flow->ipv6 = false;
 	flow->ports = false;
 	*protocol = ip->protocol;
 	*fragment = ip->frag_off & bpf_htons(IPV4_FRAGMENT);
-	at->pos += header_bytes;
-	return PARSED;
+	at->offset += header_bytes;
+	return forget_way(at, ip->saddr);
 }
 
-static __always_inline int skip_extensions(struct cursor *at, __u8 *protocol, bool *fragment)
+static __always_inline bool is_extension(__u8 protocol)
+{
+	return protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING || protocol == IPPROTO_DSTOPTS ||
+	       protocol == IPPROTO_AH || protocol == IPPROTO_FRAGMENT;
+}
+
+static __always_inline int skip_extensions(struct cursor *at, __u32 noise, __u8 *protocol, bool *fragment)
 {
 	struct extension_head *extension;
 	struct fragment_head *part;
 	int depth;
 
 	*fragment = false;
-	for (depth = 0; depth < IPV6_CHAIN_MAX; depth++) {
-		switch (*protocol) {
-		case IPPROTO_HOPOPTS:
-		case IPPROTO_ROUTING:
-		case IPPROTO_DSTOPTS:
-			extension = at->pos;
-			if ((void *)(extension + 1) > at->end)
-				return VERDICT_MALFORMED;
-			*protocol = extension->next;
-			at->pos += (extension->length + 1) * 8;
-			break;
-		case IPPROTO_AH:
-			extension = at->pos;
-			if ((void *)(extension + 1) > at->end)
-				return VERDICT_MALFORMED;
-			*protocol = extension->next;
-			at->pos += (extension->length + 2) * 4;
-			break;
-		case IPPROTO_FRAGMENT:
-			part = at->pos;
-			if ((void *)(part + 1) > at->end)
-				return VERDICT_MALFORMED;
+	for (depth = 0; depth < IPV6_CHAIN_MAX && is_extension(*protocol); depth++) {
+		/* None is shorter than eight bytes. */
+		extension = peek(at, sizeof(*part));
+		if (!extension)
+			return VERDICT_MALFORMED;
+		if (*protocol == IPPROTO_FRAGMENT) {
+			part = (struct fragment_head *)extension;
+			at->offset += sizeof(*part);
 			*protocol = part->next;
 			/* An atomic fragment (RFC 6946) is a whole packet. */
 			*fragment = part->offset & bpf_htons(FRAGMENT_OFFSET_OR_MORE);
-			at->pos = part + 1;
 			if (*fragment)
 				return PARSED;
-			break;
-		default:
-			return at->pos > at->end ? VERDICT_MALFORMED : PARSED;
+		} else {
+			at->offset += *protocol == IPPROTO_AH ? (extension->length + 2) * 4
+							      : (extension->length + 1) * 8;
+			*protocol = extension->next;
 		}
+		if (forget_way(at, noise) != PARSED)
+			return VERDICT_MALFORMED;
 	}
-	/* The chain may end here by luck. */
-	switch (*protocol) {
-	case IPPROTO_HOPOPTS:
-	case IPPROTO_ROUTING:
-	case IPPROTO_DSTOPTS:
-	case IPPROTO_AH:
-	case IPPROTO_FRAGMENT:
-		return VERDICT_MALFORMED;
-	}
-	return at->pos > at->end ? VERDICT_MALFORMED : PARSED;
+	return is_extension(*protocol) || !peek(at, 0) ? VERDICT_MALFORMED : PARSED;
 }
 
 /* As parse_ipv4. */
 static __always_inline int parse_ipv6(struct cursor *at, struct flow *flow, __u8 side, bool reversed, __u8 *protocol,
 				      bool *fragment)
 {
-	struct ipv6hdr *ip = at->pos;
+	struct ipv6hdr *ip = peek(at, sizeof(*ip));
 	const struct in6_addr *own;
 	__u32 payload_bytes;
 
-	if ((void *)(ip + 1) > at->end)
-		return VERDICT_MALFORMED;
-	if (ip->version != 6)
+	if (!ip || ip->version != 6)
 		return VERDICT_MALFORMED;
 
 	/* As with IPv4; 0 also says "jumbogram". */
 	payload_bytes = bpf_ntohs(ip->payload_len);
-	if (!reversed && (void *)(ip + 1) + payload_bytes > at->end)
+	if (!reversed && !peek(at, sizeof(*ip) + payload_bytes))
 		return VERDICT_MALFORMED;
 
 	own = own_is_source(side, reversed) ? &ip->saddr : &ip->daddr;
@@ -267,8 +273,8 @@ static __always_inline int parse_ipv6(struct cursor *at, struct flow *flow, __u8
 	flow->ipv6 = true;
 	flow->ports = false;
 	*protocol = ip->nexthdr;
-	at->pos = ip + 1;
-	return skip_extensions(at, protocol, fragment);
+	at->offset += sizeof(*ip);
+	return skip_extensions(at, ip->daddr.in6_u.u6_addr32[3], protocol, fragment);
 }
 
 static __always_inline bool is_icmp_error(__u8 type)
@@ -310,15 +316,15 @@ static __always_inline int parse_ipv4_flow(struct cursor *at, struct flow *flow,
 	if (protocol != IPPROTO_ICMP)
 		return PARSED;
 
-	icmp = at->pos;
-	if ((void *)(icmp + 1) > at->end)
+	icmp = peek(at, sizeof(*icmp));
+	if (!icmp)
 		return VERDICT_MALFORMED;
 	if (is_icmp_echo(icmp->type))
 		take_echo_id(flow, icmp);
 	if (!is_icmp_error(icmp->type))
 		return PARSED;
 
-	at->pos = icmp + 1;
+	at->offset += sizeof(*icmp);
 	rc = parse_ipv4(at, flow, side, true, &protocol, &fragment);
 	if (rc != PARSED || fragment)
 		return rc;
@@ -327,8 +333,8 @@ static __always_inline int parse_ipv4_flow(struct cursor *at, struct flow *flow,
 	if (protocol != IPPROTO_ICMP)
 		return PARSED;
 
-	icmp = at->pos;
-	if ((void *)(icmp + 1) > at->end)
+	icmp = peek(at, sizeof(*icmp));
+	if (!icmp)
 		return VERDICT_MALFORMED;
 	if (is_icmp_echo(icmp->type))
 		take_echo_id(flow, icmp);
@@ -351,8 +357,8 @@ static __always_inline int parse_ipv6_flow(struct cursor *at, struct flow *flow,
 	if (protocol != IPPROTO_ICMPV6)
 		return PARSED;
 
-	icmp = at->pos;
-	if ((void *)(icmp + 1) > at->end)
+	icmp = peek(at, sizeof(*icmp));
+	if (!icmp)
 		return VERDICT_MALFORMED;
 	if (icmp->type >= ICMPV6_NDISC_FIRST && icmp->type <= ICMPV6_NDISC_LAST)
 		return VERDICT_CONTROL;
@@ -361,7 +367,7 @@ static __always_inline int parse_ipv6_flow(struct cursor *at, struct flow *flow,
 	if (!is_icmpv6_error(icmp->type))
 		return PARSED;
 
-	at->pos = icmp + 1;
+	at->offset += sizeof(*icmp);
 	rc = parse_ipv6(at, flow, side, true, &protocol, &fragment);
 	if (rc != PARSED || fragment)
 		return rc;
@@ -370,8 +376,8 @@ static __always_inline int parse_ipv6_flow(struct cursor *at, struct flow *flow,
 	if (protocol != IPPROTO_ICMPV6)
 		return PARSED;
 
-	icmp = at->pos;
-	if ((void *)(icmp + 1) > at->end)
+	icmp = peek(at, sizeof(*icmp));
+	if (!icmp)
 		return VERDICT_MALFORMED;
 	if (is_icmpv6_echo(icmp->type))
 		take_echo_id(flow, icmp);
