@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use rustix::io::Errno;
+use rustix::net::netdevice::index_to_name;
 use rustix::net::{RecvFlags, SendFlags, recvfrom, sendto, sockopt};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, Socket, Type};
 
@@ -116,7 +117,7 @@ impl From<Errno> for SendError {
     fn from(errno: Errno) -> Self {
         let source = io::Error::from(errno);
         match errno {
-            Errno::NETDOWN | Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ADDRNOTAVAIL | Errno::INVAL => {
+            Errno::NETDOWN | Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ADDRNOTAVAIL => {
                 Self::LinkDown(source)
             }
             Errno::NODEV | Errno::NXIO => Self::Gone(source),
@@ -169,8 +170,14 @@ impl Heartbeat {
     /// # Errors
     /// [`SendError`]; none of them ends the socket's life but `Gone`.
     pub fn send(&self, datagram: &[u8]) -> Result<(), SendError> {
-        sendto(&self.socket, datagram, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &self.group)?;
-        Ok(())
+        match sendto(&self.socket, datagram, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &self.group) {
+            Ok(_) => Ok(()),
+            // IPv6 says the same of an interface that has no address yet and of one that is no more.
+            Err(errno @ Errno::ADDRNOTAVAIL) if index_to_name(&self.socket, self.ifindex).is_err() => {
+                Err(SendError::Gone(errno.into()))
+            }
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Takes one datagram: its length and who sent it. `None` if there is none now.

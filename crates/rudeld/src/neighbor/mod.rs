@@ -11,4 +11,4 @@ pub mod ndp;
 mod responder;
 
 pub use election::{ASKED_AGAIN_NS, Election, ServingNodes};
-pub use responder::{Claim, Counts, Responder, ResponderInterface, announce};
+pub use responder::{Claim, Counts, ProtocolCounts, Responder, ResponderInterface, announce};
