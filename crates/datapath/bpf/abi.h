@@ -97,7 +97,7 @@ _Static_assert(sizeof(struct probe_key) == 16, "mirrored in src/abi.rs");
 
 struct probe_value {
 	__u64 count;
-	__u64 last_ns; /* CLOCK_MONOTONIC_COARSE */
+	__u64 last_ns; /* CLOCK_MONOTONIC */
 };
 _Static_assert(sizeof(struct probe_value) == 16, "mirrored in src/abi.rs");
 
@@ -107,9 +107,9 @@ struct bucket_table {
 };
 _Static_assert(sizeof(struct bucket_table) == 256, "mirrored in src/abi.rs");
 
-/* Map "lease": a single entry. Owned buckets are passed while the coarse monotonic clock is below it. */
+/* Map "lease": a single entry. Owned buckets are passed while the clock is below it. */
 struct lease {
-	__u64 until_ns; /* CLOCK_MONOTONIC_COARSE; 0 = lapsed */
+	__u64 until_ns; /* CLOCK_MONOTONIC; 0 = lapsed */
 };
 _Static_assert(sizeof(struct lease) == 8, "mirrored in src/abi.rs");
 

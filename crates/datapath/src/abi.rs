@@ -54,7 +54,7 @@ const _: () = assert!(size_of::<ProbeValue>() == 16);
 pub(crate) type BucketTableBytes = [u8; 256];
 const _: () = assert!(size_of::<BucketTableBytes>() == 256);
 
-/// CLOCK_MONOTONIC_COARSE, ns.
+/// `CLOCK_MONOTONIC`, ns.
 pub(crate) type Lease = u64;
 const _: () = assert!(size_of::<Lease>() == 8);
 

@@ -117,7 +117,7 @@ pub struct ProbeCount {
     pub ifindex: u32,
     /// How many, since the interface got its filter.
     pub count: u64,
-    /// When the last one came: nanoseconds of `CLOCK_MONOTONIC_COARSE`.
+    /// When the last one came: nanoseconds of `CLOCK_MONOTONIC`.
     pub last_ns: u64,
 }
 

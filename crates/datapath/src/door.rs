@@ -16,7 +16,7 @@ pub trait Datapath {
     /// On an error the table is as it was.
     fn write_table(&mut self, table: &BucketTable) -> Result<()>;
 
-    /// Moves the lease. The filter passes nothing from that instant on, and may stop one tick of the kernel earlier.
+    /// Moves the lease, by one store. From that instant on the filter passes nothing.
     ///
     /// Whether a lapsed lease may be moved at all is the protocol's question (`docs/protocol.md`, R4).
     fn write_lease(&mut self, until: LeaseUntil) -> Result<()>;

@@ -360,6 +360,9 @@ impl Xdp {
                 _ => {}
             }
             if index + 1 == modes.len() {
+                if let Some(error) = too_old() {
+                    return Err(error);
+                }
                 let hint = match mode {
                     Mode::Native => {
                         "; `xdp = \"auto\"` lets the network stack run it where the driver cannot"
@@ -465,9 +468,6 @@ impl Datapath for Xdp {
         self.buckets.set(0, table.to_bytes(), 0).map_err(map_error("buckets", "write"))
     }
 
-    /// The filter compares the lease with the kernel's coarse clock, which lags behind `CLOCK_MONOTONIC` by up to its
-    /// resolution (one tick: 1 to 10 ms). That much is taken off here, so that the filter never serves past the
-    /// instant that was promised; it may fall silent that much earlier.
     fn write_lease(&mut self, until: LeaseUntil) -> Result<()> {
         self.lease.store(until);
         Ok(())
@@ -600,8 +600,6 @@ impl Filter {
 /// The lease, mapped into our memory: one aligned store moves it, so that the filter never reads half of one.
 struct LeaseWord {
     word: NonNull<AtomicU64>,
-    /// How far the coarse clock may lag behind.
-    margin_ns: u64,
 }
 
 impl LeaseWord {
@@ -621,9 +619,7 @@ impl LeaseWord {
             .map_err(io::Error::from)
             .and_then(|address| NonNull::new(address.cast()).ok_or(io::ErrorKind::InvalidData.into()))
             .map_err(|error| Error::Map { doing: "map into memory", map: "lease", source: error.into() })?;
-        let resolution = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
-        let margin_ns = resolution.tv_sec as u64 * 1_000_000_000 + resolution.tv_nsec as u64;
-        Ok(Self { word, margin_ns })
+        Ok(Self { word })
     }
 
     fn word(&self) -> &AtomicU64 {
@@ -633,15 +629,11 @@ impl LeaseWord {
     }
 
     fn store(&self, until: LeaseUntil) {
-        self.word().store(until.as_nanos().saturating_sub(self.margin_ns), Ordering::Release);
+        self.word().store(until.as_nanos(), Ordering::Release);
     }
 
-    /// What was promised, rather than what the filter compares with.
     fn load(&self) -> LeaseUntil {
-        match self.word().load(Ordering::Acquire) {
-            0 => LeaseUntil::LAPSED,
-            word => LeaseUntil::from_nanos(word.saturating_add(self.margin_ns)),
-        }
+        LeaseUntil::from_nanos(self.word().load(Ordering::Acquire))
     }
 }
 
@@ -817,6 +809,9 @@ fn map_error(map: &'static str, doing: &'static str) -> impl FnOnce(MapError) ->
 
 /// An error of the loader that may be a matter of privilege.
 fn classify(doing: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    if let Some(error) = too_old() {
+        return error;
+    }
     match os_error(&error) {
         Some(source) if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {
             Error::Permission { doing, source }
@@ -833,12 +828,8 @@ fn refused(error: ProgramError) -> Error {
     let log = verifier_log.to_string();
     tracing::debug!(%log, "the verifier's log");
 
-    let running = rustix::system::uname().release().to_string_lossy().into_owned();
-    // The verifier names a helper that it does not know "unknown func" or "invalid func", by its number.
-    if log.contains("unknown func") || log.contains("invalid func") || older_than(&running, (5, 11)) {
-        let missing =
-            "the packet program reads the coarse clock (bpf_ktime_get_coarse_ns), which came with Linux 5.11";
-        return Error::KernelTooOld { running, missing };
+    if let Some(error) = too_old() {
+        return error;
     }
     match io_error.raw_os_error() {
         // A program that was checked and found wanting has a log; one that was not let near the verifier has none.
@@ -848,6 +839,14 @@ fn refused(error: ProgramError) -> Error {
         }
         _ => Error::Refused { source: io_error },
     }
+}
+
+/// Explains a failure. A kernel is not refused for its number alone: distributions carry new things into old ones.
+fn too_old() -> Option<Error> {
+    let running = rustix::system::uname().release().to_string_lossy().into_owned();
+    let missing =
+        "the filter needs bpf_link for XDP (5.9), and maps that do not count as locked memory (5.11)";
+    older_than(&running, (5, 11)).then_some(Error::KernelTooOld { running, missing })
 }
 
 fn older_than(release: &str, wanted: (u32, u32)) -> bool {
