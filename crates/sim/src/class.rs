@@ -1,0 +1,402 @@
+//! Classes of worlds: which faults befall them, and how often.
+
+use rudel_proto::Command;
+
+use crate::clock::Moment;
+use crate::host::Point;
+use crate::network::Weather;
+use crate::rng::Rng;
+use crate::script::Script;
+use crate::world::{Deed, Settings};
+use std::time::Duration;
+
+/// A kind of fault. Each mends itself after a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    PowerOff,
+    Kill,
+    Forget,
+    Leave,
+    Weight,
+    Health,
+    Drain,
+    Hang,
+    TwoHangs,
+    Slow,
+    Split,
+    OneWay,
+    Flap,
+    Links,
+    Clog,
+    Loss,
+    Late,
+    Bodies,
+    ColdStart,
+}
+
+/// A class of worlds.
+#[derive(Clone, Copy, Debug)]
+pub struct Class {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it is about.
+    pub about: &'static str,
+    faults: &'static [Fault],
+    /// Shortest and longest time between two faults, in tenths of the time-out.
+    pause: (u64, u64),
+    links: usize,
+    sealed: bool,
+}
+
+use Fault::*;
+
+/// All classes.
+pub const CLASSES: &[Class] = &[
+    Class::new("calm", "nothing goes wrong", &[], (80, 80)),
+    Class::new("weight", "weights change", &[Weight], (60, 120)),
+    Class::new("health", "health checks fail and pass", &[Health], (60, 120)),
+    Class::new("drain", "nodes drain and come back", &[Drain], (60, 120)),
+    Class::new("leave", "nodes leave and come back", &[Leave], (80, 160)),
+    Class::new("power", "one machine at a time dies", &[PowerOff], (120, 200)),
+    Class::new("kill", "one daemon at a time dies, its kernel lives on", &[Kill], (120, 200)),
+    Class::new("hang", "one daemon at a time hangs", &[Hang], (80, 160)),
+    Class::new("split", "the network falls apart", &[Split], (80, 160)),
+    Class::new("one-way", "links work in one direction", &[OneWay], (60, 120)),
+    Class { links: 2, ..Class::new("links", "one of two links fails, here or there", &[Links], (20, 80)) },
+    Class::new("loss", "bouts of loss", &[Loss], (40, 120)),
+    Class::new("hangs", "hangs come in pairs, in the worst places", &[TwoHangs], (10, 60)),
+    Class::new("slow", "machines are slow, and more", &[Slow, Hang, PowerOff], (10, 60)),
+    Class::new("flap", "links flap", &[Flap, OneWay, Split], (5, 40)),
+    Class::new("clog", "links clog", &[Clog, Hang], (5, 40)),
+    Class::new(
+        "late",
+        "a fifth of the datagrams is late by up to the time-out",
+        &[Late, Hang, Split],
+        (10, 60),
+    ),
+    Class::new(
+        "bodies",
+        "bodies of views are lost apart from their identities",
+        &[Bodies, Bodies, Weight, Drain, Leave, PowerOff, Kill, OneWay],
+        (2, 30),
+    ),
+    Class::new("cold", "all start at once, again and again", &[ColdStart], (30, 80)),
+    Class::new(
+        "restart",
+        "daemons die and come back at once, remembering or not",
+        &[Kill, PowerOff, Forget, Forget, OneWay, Split],
+        (2, 30),
+    ),
+    Class::new(
+        "storm",
+        "everything",
+        &[
+            PowerOff, Kill, Forget, Leave, Weight, Health, Drain, Hang, TwoHangs, Slow, Split, OneWay, Flap,
+            Clog, Loss, Late, Bodies, ColdStart,
+        ],
+        (1, 40),
+    ),
+    Class {
+        sealed: true,
+        ..Class::new(
+            "adversary",
+            "an outsider replays, delays and changes datagrams",
+            &[PowerOff, Kill, Forget, Leave, Weight, Hang, Split, OneWay, Loss],
+            (10, 60),
+        )
+    },
+];
+
+impl Class {
+    const fn new(
+        name: &'static str,
+        about: &'static str,
+        faults: &'static [Fault],
+        pause: (u64, u64),
+    ) -> Self {
+        Class { name, about, faults, pause, links: 1, sealed: false }
+    }
+
+    /// The class of a name.
+    pub fn named(name: &str) -> Option<&'static Class> {
+        CLASSES.iter().find(|class| class.name == name)
+    }
+
+    /// The world of a seed, with faults for so many time-outs.
+    pub fn script(&self, seed: u64, timeouts: u64) -> Script {
+        let mut rng = Rng::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5eed);
+        let nodes = match rng.below(100) {
+            0..20 => 2,
+            20..50 => 3,
+            50..68 => 4,
+            68..86 => 5,
+            86..98 => rng.between(6, 10) as usize,
+            98 => rng.between(11, 24) as usize,
+            _ => 32,
+        };
+        let (timeout_ms, interval_ms) = rng.pick(&[
+            (400, 50),
+            (400, 50),
+            (400, 50),
+            (400, 100),
+            (400, 130),
+            (1000, 125),
+            (2000, 100),
+            (20, 5),
+            (40, 5),
+        ]);
+        let majority = nodes / 2 + 1;
+        let quorum = rng.pick(&[1, 1, majority, majority, nodes.min(2)]);
+        let weights = match rng.below(4) {
+            0 => (0..nodes)
+                .map(|node| if node == 0 { 100 } else { rng.pick(&[0, 1, 50, 100, 1000]) })
+                .collect(),
+            _ => vec![100],
+        };
+        let settings = Settings {
+            seed,
+            nodes,
+            links: self.links,
+            quorum,
+            timeout: Duration::from_millis(timeout_ms),
+            interval: Duration::from_millis(interval_ms),
+            weights,
+            drift: rng.below(4) > 0,
+            sealed: self.sealed,
+            trace: false,
+        };
+        let mut author = Author {
+            rng,
+            nodes,
+            timeout: timeout_ms * 1_000_000,
+            interval: interval_ms * 1_000_000,
+            deeds: Vec::new(),
+        };
+        author.begin(self.sealed);
+        let end = author.timeout * (timeouts + 6);
+        let mut at = author.timeout * 6;
+        while !self.faults.is_empty() {
+            at += author.timeout * author.rng.between(self.pause.0, self.pause.1) / 10;
+            if at >= end {
+                break;
+            }
+            let fault = author.rng.pick(self.faults);
+            author.fault(at, fault);
+        }
+        let mut deeds = author.deeds;
+        deeds.retain(|(at, _)| *at < end);
+        deeds.sort_by_key(|(at, _)| *at);
+        Script { class: self.name, settings, calm_until: author.timeout * 6, deeds, end }
+    }
+}
+
+/// Writes a script.
+struct Author {
+    rng: Rng,
+    nodes: usize,
+    timeout: u64,
+    interval: u64,
+    deeds: Vec<(Moment, Deed)>,
+}
+
+impl Author {
+    fn begin(&mut self, adversary: bool) {
+        self.deeds.push((0, Deed::Weather(self.ordinary())));
+        let spread = self.rng.pick(&[0, self.interval, self.timeout, self.timeout * 2]);
+        for node in 0..self.nodes {
+            let at = self.rng.below(spread + 1);
+            self.deeds.push((at, Deed::Start(node)));
+        }
+        if adversary {
+            let rate = self.rng.pick(&[1, 4, 20]);
+            self.deeds.push((0, Deed::Adversary(rate)));
+        }
+    }
+
+    /// A network as it should be: delays far below the time-out.
+    fn ordinary(&self) -> Weather {
+        Weather { delay_max: (self.timeout / 100).max(100_000), ..Weather::CLEAR }
+    }
+
+    fn node(&mut self) -> usize {
+        self.rng.index(self.nodes)
+    }
+
+    /// Two different nodes.
+    fn pair(&mut self) -> (usize, usize) {
+        let from = self.node();
+        let to = (from + 1 + self.rng.index(self.nodes - 1)) % self.nodes;
+        (from, to)
+    }
+
+    /// A span between so many tenths of the time-out.
+    fn span(&mut self, low: u64, high: u64) -> u64 {
+        self.rng.between(self.timeout * low / 10, self.timeout * high / 10)
+    }
+
+    fn hang_span(&mut self) -> u64 {
+        match self.rng.below(4) {
+            0 => self.rng.between(self.interval / 2, self.interval * 2),
+            1 => self.span(5, 12),
+            2 => self.span(1, 10),
+            _ => self.span(10, 40),
+        }
+    }
+
+    fn at(&mut self, at: Moment, deed: Deed) {
+        self.deeds.push((at, deed));
+    }
+
+    fn split(&mut self, at: Moment, until: Moment) {
+        let nodes = self.nodes;
+        let groups = match self.rng.below(3) {
+            0 => {
+                let lonely = self.node();
+                (0..nodes).map(|node| usize::from(node == lonely)).collect()
+            }
+            _ => (0..nodes).map(|_| self.rng.index(2)).collect(),
+        };
+        self.at(at, Deed::Split(groups));
+        self.at(until, Deed::Split(vec![0; nodes]));
+    }
+
+    fn fault(&mut self, at: Moment, fault: Fault) {
+        let node = self.node();
+        match fault {
+            PowerOff => {
+                let back = at + self.span(1, 60);
+                self.at(at, Deed::PowerOff(node));
+                self.at(back, Deed::Start(node));
+            }
+            Kill => {
+                let back = at + self.span(0, 40);
+                self.at(at, Deed::Kill(node));
+                self.at(back, Deed::Start(node));
+            }
+            Forget => {
+                let back = at + self.span(0, 30);
+                let deed = if self.rng.chance(500_000) { Deed::Kill(node) } else { Deed::PowerOff(node) };
+                self.at(at, deed);
+                self.at(back, Deed::StartForgetful(node));
+            }
+            Leave => {
+                let back = at + self.span(5, 60);
+                self.at(at, Deed::Command(node, Command::Leave));
+                self.at(back, Deed::Start(node));
+            }
+            Weight => {
+                let weight = self.rng.pick(&[0, 1, 10, 50, 100, 100, 200, 1000]);
+                self.at(at, Deed::Command(node, Command::Weight(weight)));
+            }
+            Health => {
+                let back = at + self.span(1, 60);
+                self.at(at, Deed::Command(node, Command::Healthy(false)));
+                self.at(back, Deed::Command(node, Command::Healthy(true)));
+            }
+            Drain => {
+                let back = at + self.span(1, 60);
+                self.at(at, Deed::Command(node, Command::Drain(true)));
+                self.at(back, Deed::Command(node, Command::Drain(false)));
+            }
+            Hang => {
+                let span = self.hang_span();
+                self.at(at, Deed::Hang(node, span));
+            }
+            TwoHangs => {
+                let first = self.hang_span();
+                let points: Vec<Point> =
+                    Point::ALL.into_iter().filter(|point| *point != Point::LookToWrite).collect();
+                for _ in 0..self.rng.between(1, 2) {
+                    let (point, span) = (self.rng.pick(&points), self.hang_span());
+                    self.at(at, Deed::HangAt(node, point, span));
+                }
+                if self.rng.chance(700_000) {
+                    self.at(at, Deed::Hang(node, first));
+                }
+            }
+            Slow => {
+                let most = self.rng.between(self.interval / 10, self.interval * 2);
+                let back = at + self.span(5, 60);
+                self.at(at, Deed::Slow(node, most));
+                self.at(back, Deed::Slow(node, 0));
+            }
+            Split => {
+                let until = at + self.span(2, 60);
+                self.split(at, until);
+            }
+            OneWay => {
+                let (from, to) = self.pair();
+                let back = at + self.span(2, 60);
+                self.at(at, Deed::Cut { link: None, from, to, cut: true });
+                self.at(back, Deed::Cut { link: None, from, to, cut: false });
+            }
+            Flap => {
+                let (from, to) = self.pair();
+                let both = self.rng.chance(500_000);
+                let mut when = at;
+                for turn in 0..self.rng.between(2, 12) {
+                    let cut = turn % 2 == 0;
+                    self.at(when, Deed::Cut { link: None, from, to, cut });
+                    if both {
+                        self.at(when, Deed::Cut { link: None, from: to, to: from, cut });
+                    }
+                    when += self.span(0, 15);
+                }
+                self.at(when, Deed::Cut { link: None, from, to, cut: false });
+                self.at(when, Deed::Cut { link: None, from: to, to: from, cut: false });
+            }
+            Links => {
+                let (from, to) = self.pair();
+                let back = at + self.span(2, 60);
+                let link = Some(self.rng.index(2));
+                let everywhere = self.rng.chance(500_000);
+                for other in 0..self.nodes {
+                    if other != from && (everywhere || other == to) {
+                        for (from, to) in [(from, other), (other, from)] {
+                            self.at(at, Deed::Cut { link, from, to, cut: true });
+                            self.at(back, Deed::Cut { link, from, to, cut: false });
+                        }
+                    }
+                }
+            }
+            Clog => {
+                let (from, to) = self.pair();
+                let span = self.span(1, 20);
+                self.at(at, Deed::Clog(from, to, span));
+            }
+            Loss => {
+                let loss = self.rng.pick(&[10_000, 50_000, 100_000, 200_000, 300_000]);
+                let twice = self.rng.pick(&[0, 20_000]);
+                let back = at + self.span(10, 60);
+                let ordinary = self.ordinary();
+                self.at(at, Deed::Weather(Weather { loss, twice, ..ordinary }));
+                self.at(back, Deed::Weather(ordinary));
+            }
+            Late => {
+                let back = at + self.span(10, 60);
+                let ordinary = self.ordinary();
+                let (late, late_max) = (200_000, self.timeout);
+                self.at(at, Deed::Weather(Weather { late, late_max, twice: 20_000, ..ordinary }));
+                self.at(back, Deed::Weather(ordinary));
+            }
+            Bodies => {
+                let back = at + self.span(2, 40);
+                let ordinary = self.ordinary();
+                let body_loss = self.rng.pick(&[300_000, 600_000, 900_000]);
+                let loss = self.rng.pick(&[0, 0, 50_000]);
+                self.at(at, Deed::Weather(Weather { body_loss, loss, ..ordinary }));
+                self.at(back, Deed::Weather(ordinary));
+            }
+            ColdStart => {
+                for node in 0..self.nodes {
+                    self.at(at, Deed::PowerOff(node));
+                }
+                let spread = self.rng.pick(&[1_000_000, self.interval, self.timeout / 2, self.timeout * 2]);
+                for node in 0..self.nodes {
+                    let back = at + 1_000_000 + self.rng.below(spread);
+                    self.at(back, Deed::Start(node));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! A script: a world and everything that will befall it. It can be played, and shortened while it still fails.
+
+use std::fmt;
+
+use crate::clock::Moment;
+use crate::judge::{Blackouts, Violation, millis};
+use crate::world::{Deed, Settings, World, nanos};
+
+/// A world and what befalls it.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// Its class.
+    pub class: &'static str,
+    /// What the world is made of.
+    pub settings: Settings,
+    /// Until then nothing goes wrong: gaps before it are those of the first start.
+    pub calm_until: Moment,
+    /// What happens, in order.
+    pub deeds: Vec<(Moment, Deed)>,
+    /// When everything is mended.
+    pub end: Moment,
+}
+
+/// What became of a world.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The first property that did not hold.
+    pub violation: Option<Violation>,
+    /// How many things have happened.
+    pub steps: u64,
+    /// How long buckets were passed by nobody.
+    pub blackouts: Blackouts,
+    /// How long it took to come to rest after all was mended, in nanoseconds.
+    pub rest_after: u64,
+    /// How often two nodes that could not hear each other began to share a bucket.
+    pub overlaps_excused: u64,
+}
+
+impl Script {
+    /// How long a cluster may take to come to rest when nothing goes wrong any more.
+    ///
+    /// A stalled or late node waits T before it judges, the dead are expired after T and an interval, a starting
+    /// node listens for 2 T, and a view or two have to be made, each perhaps by the second in rank (T later).
+    pub fn rest_within(&self) -> u64 {
+        10 * nanos(self.settings.timeout) + 10 * nanos(self.settings.interval)
+    }
+
+    /// Plays it to the end.
+    pub fn play(&self) -> Outcome {
+        let mut world = World::new(self.settings.clone());
+        for (at, deed) in &self.deeds {
+            world.schedule(*at, deed.clone());
+        }
+        world.run_until(self.calm_until);
+        world.forget_blackouts();
+        world.run_until(self.end);
+        let blackouts = world.blackouts().clone();
+
+        let (violation, rest_after) = match self.rest(&mut world) {
+            Ok(rest_after) => (None, rest_after),
+            Err(violation) => (Some(violation), 0),
+        };
+        Outcome {
+            violation: world.violation().cloned().or(violation),
+            steps: world.steps(),
+            blackouts,
+            rest_after,
+            overlaps_excused: world.overlaps_excused(),
+        }
+    }
+
+    /// L1 to L3: mends everything, and requires that all is soon as it should be, and stays so.
+    fn rest(&self, world: &mut World) -> Result<u64, Violation> {
+        let broken = |world: &World, property, detail| Violation { at: world.now(), property, detail };
+        if world.violation().is_some() {
+            return Ok(0);
+        }
+        world.heal();
+        // Half of the dead stay dead, if those that live are enough.
+        let mut running = (0..self.settings.nodes).filter(|node| world.runs(*node)).count();
+        for node in 0..self.settings.nodes {
+            if !world.runs(node)
+                && (running < self.settings.quorum.max(1) || (self.settings.seed >> (node % 8)) & 1 == 1)
+            {
+                world.perform(Deed::Start(node));
+                running += 1;
+            }
+        }
+        let step = nanos(self.settings.interval) / 2;
+        let healed = world.now();
+        let deadline = healed + self.rest_within();
+        let view = loop {
+            world.run_until(world.now() + step);
+            if world.violation().is_some() {
+                return Ok(0);
+            }
+            match world.at_rest() {
+                Ok(view) => break view,
+                Err(what) if world.now() >= deadline => {
+                    return Err(broken(world, "L1 rest within the bound", what));
+                }
+                Err(_) => {}
+            }
+        };
+        let rest_after = world.now() - healed;
+        let until = world.now() + 3 * nanos(self.settings.timeout);
+        while world.now() < until && world.violation().is_none() {
+            world.run_until(world.now() + step);
+            match world.at_rest() {
+                Ok(same) if same == view => {}
+                Ok(other) => {
+                    return Err(broken(
+                        world,
+                        "rest lasts",
+                        format!("view {view:?} was followed by {other:?}"),
+                    ));
+                }
+                Err(what) => return Err(broken(world, "rest lasts", what)),
+            }
+        }
+        Ok(rest_after)
+    }
+
+    /// The same failure with as few deeds as can be found, and when it happens.
+    pub fn shortened(&self) -> Script {
+        let mut best = self.clone();
+        let Some(failure) = best.play().violation else {
+            return best;
+        };
+        let mut chunk = best.deeds.len();
+        while chunk > 0 {
+            let mut start = 0;
+            while start < best.deeds.len() {
+                let mut fewer = best.clone();
+                fewer.deeds.drain(start..(start + chunk).min(best.deeds.len()));
+                if fewer.play().violation.is_some_and(|found| found.property == failure.property) {
+                    best = fewer;
+                } else {
+                    start += chunk;
+                }
+            }
+            chunk /= 2;
+        }
+        best
+    }
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings { nodes, links, quorum, timeout, interval, weights, drift, .. } = &self.settings;
+        writeln!(
+            f,
+            "{nodes} nodes, {links} links, quorum {quorum}, T {timeout:?}, interval {interval:?}, weights {weights:?}, drift {drift}"
+        )?;
+        for (at, deed) in &self.deeds {
+            writeln!(f, "{:>14} {deed:?}", millis(*at))?;
+        }
+        write!(f, "{:>14} all is mended", millis(self.end))
+    }
+}
