@@ -1,0 +1,8 @@
+//! One file per command: its arguments with their help, and what it does.
+
+pub(crate) mod completions;
+pub(crate) mod key;
+pub(crate) mod man;
+pub(crate) mod plan;
+pub(crate) mod status;
+pub(crate) mod why;

@@ -1,0 +1,27 @@
+//! Standard output and error. Colours go where they are wanted: to a terminal, unless NO_COLOR is set.
+
+use std::io::{self, Write};
+
+use crate::failure::Failure;
+
+/// Writes to standard output. Who reads it may stop reading: that is no failure.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = anstream::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::undone(format!("cannot write to standard output: {error}"), "make room there"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes to standard error, as well as it can.
+pub(crate) fn complain(text: &str) {
+    // If nobody can be told, the exit code still says it.
+    let _ = writeln!(anstream::stderr().lock(), "{text}");
+}
+
+/// How wide output may be: the terminal's width, or 80 columns where there is none.
+pub(crate) fn width() -> usize {
+    terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0).max(40))
+}
