@@ -3,11 +3,13 @@
 use std::fmt;
 use std::ops::{BitAnd, BitOr, Sub};
 
+use serde::{Deserialize, Serialize};
+
 /// How many classes the packet filter hashes flows into.
 pub const BUCKET_COUNT: usize = 256;
 
 /// A set of buckets, one bit each; bucket `b` is bit `b % 64` of word `b / 64`.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BucketSet([u64; 4]);
 
 impl BucketSet {

@@ -9,6 +9,7 @@
 //! | [`node`] | nothing: it seals and opens what [`machine`] sends and hears |
 //! | [`machine`] | everything: membership, expiry, leases, views |
 //! | [`share`] | who gets how many buckets, and which |
+//! | [`record`] | nothing: it writes down what went in, and replays it |
 //! | [`seal`] | what is authentic |
 //! | [`wire`], [`view`] | what messages look like |
 
@@ -20,6 +21,7 @@ pub mod event;
 pub mod id;
 pub mod machine;
 pub mod node;
+pub mod record;
 pub mod seal;
 pub mod share;
 pub mod status;

@@ -1,10 +1,13 @@
 //! The door of the protocol: sealed datagrams in, sealed datagrams and what the kernel must hold out.
 
+use std::collections::VecDeque;
+
 use crate::bucket::BucketSet;
 use crate::config::{Config, ConfigError};
 use crate::event::Event;
 use crate::id::Incarnation;
 use crate::machine::{Action, Command, Machine};
+use crate::record::{Input, Record};
 use crate::seal::{Keys, Opener, Rejection, Sealer, Sender};
 use crate::status::Status;
 use crate::time::Time;
@@ -28,6 +31,8 @@ pub enum Output {
     Event(Event),
     /// This run has this number: store it, so that the next run gets a higher one.
     Incarnation(Incarnation),
+    /// What went in, if [`Node::record`] was called.
+    Record(Record),
     /// The node has left; end.
     Stopped,
     /// Nothing more until then, or until something comes in. `None`: for ever, it has stopped.
@@ -45,6 +50,7 @@ pub struct Node {
     keys: Keys,
     sealer: Sealer,
     opener: Opener,
+    records: Option<VecDeque<Record>>,
 }
 
 impl Node {
@@ -55,35 +61,51 @@ impl Node {
         config.validate()?;
         let sealer = Sealer::new(&keys, &config.cluster, &config.name, incarnation);
         let opener = Opener::new(&keys, &config.cluster);
-        Ok(Node { machine: Machine::new(config, incarnation, now), keys, sealer, opener })
+        Ok(Node { machine: Machine::new(config, incarnation, now), keys, sealer, opener, records: None })
+    }
+
+    /// From now on tells everything that goes in as [`Output::Record`]; `now` is the time of its making. To be called
+    /// before anything else went in.
+    pub fn record(&mut self, now: Time) {
+        let start = Record::start(now, self.machine.config(), self.machine.me().incarnation);
+        self.records = Some(VecDeque::from([start]));
     }
 
     /// A datagram has come. A rejection has not changed the state, except that a sender's number is remembered.
     pub fn handle_datagram(&mut self, now: Time, datagram: &[u8]) -> Result<Sender, Rejection> {
-        let (sender, message) = self.opener.open(datagram)?;
-        let message = Message::decode(&message)
+        let (sender, bytes) = self.opener.open(datagram)?;
+        let message = Message::decode(&bytes)
             .map_err(|what| Rejection::Malformed { name: sender.name.to_string(), what })?;
+        if let Some(records) = &mut self.records {
+            records.push_back(Record::message(now, &sender, &bytes));
+        }
         self.machine.handle_message(now, &sender, message)?;
         Ok(sender)
     }
 
     /// The time of the last [`Output::Timeout`] has come.
     pub fn handle_timeout(&mut self, now: Time) {
+        self.note(now, || Input::Timeout);
         self.machine.handle_timeout(now);
     }
 
     /// A pulse was handed to the network; `now` was read after that.
     pub fn handle_pulse_sent(&mut self, now: Time) {
+        self.note(now, || Input::PulseSent);
         self.machine.handle_pulse_sent(now);
     }
 
     /// Somebody wants something of this node.
     pub fn handle_command(&mut self, now: Time, command: Command) {
+        self.note(now, || Input::Command { command: command.clone() });
         self.machine.handle_command(now, command);
     }
 
     /// The next thing to be done.
     pub fn poll_output(&mut self) -> Output {
+        if let Some(record) = self.records.as_mut().and_then(VecDeque::pop_front) {
+            return Output::Record(record);
+        }
         let Some(action) = self.machine.poll_action() else {
             return Output::Timeout(self.machine.next_timeout());
         };
@@ -108,6 +130,12 @@ impl Node {
     /// The machine inside.
     pub fn machine(&self) -> &Machine {
         &self.machine
+    }
+
+    fn note(&mut self, now: Time, input: impl FnOnce() -> Input) {
+        if let Some(records) = &mut self.records {
+            records.push_back(Record { at: now.as_nanos(), input: input() });
+        }
     }
 
     fn seal(&mut self, incarnation: Incarnation, sequence: u64, message: &Message) -> Vec<u8> {

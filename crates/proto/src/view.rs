@@ -1,5 +1,8 @@
 //! Views: who is a member, and who owns which bucket.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use crate::bucket::BucketSet;
 use crate::id::{Identity, NodeId, ViewId};
 use crate::share::Owners;
@@ -66,7 +69,7 @@ impl Reason {
 }
 
 /// Who is a member, and who owns which bucket, according to one coordinator.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct View {
     /// Its place in the order of views.
     pub id: ViewId,
@@ -78,6 +81,24 @@ pub struct View {
     pub members: Vec<Member>,
     /// The owner of each bucket, always a member.
     pub owners: Owners,
+}
+
+impl fmt::Debug for View {
+    /// The owners as counts: 256 names tell a reader nothing.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let View { id, reason, subject, members, owners } = self;
+        let mut counts: BTreeMap<Option<NodeId>, usize> = BTreeMap::new();
+        for owner in owners {
+            *counts.entry(*owner).or_default() += 1;
+        }
+        f.debug_struct("View")
+            .field("id", id)
+            .field("reason", reason)
+            .field("subject", subject)
+            .field("members", members)
+            .field("buckets", &counts)
+            .finish()
+    }
 }
 
 impl View {

@@ -11,6 +11,8 @@
 //!
 //! 32 nodes with the longest names fit [`DATAGRAM_LEN_MAX`](crate::seal::DATAGRAM_LEN_MAX); a test holds that.
 
+use serde::{Deserialize, Serialize};
+
 use crate::bucket::{BUCKET_COUNT, BucketSet};
 use crate::id::{Identity, Incarnation, NodeId, ViewId};
 use crate::share::NOBODY;
@@ -121,7 +123,7 @@ pub struct Heard {
 }
 
 /// Packets of the cluster that one interface has counted since the daemon's start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audit {
     /// Packets addressed to the cluster.
     pub seen: u64,

@@ -32,6 +32,7 @@ use crate::host_setup::{ClusterLink, HostSetup};
 use crate::neighbor::{Claim, Election, Responder, announce};
 use crate::options::Options;
 use crate::pulse::{self, Notice, Parts, PulseError, Request, Requests};
+use crate::recording::Recording;
 use crate::snapshot::{self, Context};
 use crate::store::Place;
 use crate::{privilege, realtime};
@@ -90,7 +91,19 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let _in_runtime = runtime.enter();
     // Everything that can be refused without a trace comes before the first change to the host.
-    let node = Node::new(protocol, keys, incarnation, Time::from_nanos(monotonic_ns())).map_err(failed)?;
+    let begin = Time::from_nanos(monotonic_ns());
+    let mut node = Node::new(protocol, keys, incarnation, begin).map_err(failed)?;
+    let recording =
+        match &options.record {
+            Some(path) => {
+                node.record(begin);
+                let begun = Recording::begin(path);
+                Some(begun.map_err(|error| {
+                    failed(format!("cannot begin the recording {}: {error}", path.display()))
+                })?)
+            }
+            None => None,
+        };
     let control = Control::open(options.socket.as_ref().unwrap_or(&config.node.socket)).map_err(failed)?;
     let heartbeats = open_heartbeats(&config)?;
     let (world_sender, world) = mpsc::channel(QUEUE_MAX);
@@ -129,6 +142,7 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
         modes: host.modes.clone(),
         carrier: cluster_links.iter().map(|l| (l.interface.name.to_string(), true)).collect(),
         announced: false,
+        recording,
         requests: pulse.requests.clone(),
         cluster_links,
         config,
@@ -168,6 +182,7 @@ struct Daemon {
     modes: BTreeMap<String, rudel_api::snapshot::AttachMode>,
     carrier: BTreeMap<String, bool>,
     announced: bool,
+    recording: Option<Recording>,
     seed: u32,
     history: RefCell<History>,
     requests: Requests,
@@ -271,6 +286,11 @@ impl Daemon {
                 let reason = format!("{rejection} (from {source} on {interface})");
                 tracing::warn!(reason = rejection.reason(), %source, %interface, "datagrams rejected: {rejection}");
                 self.history.borrow_mut().push(EventKind::Rejected, rejection.node(), reason);
+            }
+            Notice::Record(record) => {
+                if let Some(recording) = &mut self.recording {
+                    recording.write(&record);
+                }
             }
             Notice::Incarnation(incarnation) => {
                 if let Err(error) = self.place.store_incarnation(incarnation) {

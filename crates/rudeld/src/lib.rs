@@ -12,5 +12,6 @@ pub mod options;
 pub mod privilege;
 pub mod pulse;
 pub mod realtime;
+pub mod recording;
 pub mod snapshot;
 pub mod store;

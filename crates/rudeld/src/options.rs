@@ -30,6 +30,10 @@ pub struct Options {
     /// Where the number of the run is kept for the next.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/rudel")]
     pub state_dir: PathBuf,
+    /// Write everything that the protocol is told into this file, one JSON object per line, so that a fault can be
+    /// replayed (`rudel-sim replay FILE`). It holds no key. About 1 kB per pulse received; ends at 1 GiB.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// A BPF file system, where the packet filter outlives the daemon.
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
     pub bpffs: PathBuf,

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use rudel_datapath::{BucketTable, Datapath, InterfaceCounters, LeaseUntil};
 use rudel_proto::id::{Incarnation, NodeId};
+use rudel_proto::record::Record;
 use rudel_proto::seal::{DATAGRAM_LEN_MAX, Rejection};
 use rudel_proto::share::Owners;
 use rudel_proto::status::Status;
@@ -107,6 +108,8 @@ pub enum Notice {
     },
     /// The run's number changed: store it.
     Incarnation(Incarnation),
+    /// What went into the protocol, if it is recorded.
+    Record(Record),
 }
 
 /// Why the pulse thread ended before it was asked to.
@@ -277,6 +280,7 @@ impl<D: Datapath> Turn<D> {
                     }
                 }
                 Output::Incarnation(incarnation) => self.tell(Notice::Incarnation(incarnation)),
+                Output::Record(record) => self.tell(Notice::Record(record)),
                 Output::Stopped => self.stopped = true,
                 Output::Timeout(timeout) => return Ok(timeout),
             }
@@ -320,8 +324,13 @@ impl<D: Datapath> Turn<D> {
 
     /// Notices are for people: if nobody takes them in time, they are dropped rather than waited for.
     fn tell(&self, notice: Notice) {
-        if self.notices.try_send(notice).is_err() {
-            tracing::debug!("a notice was dropped: the runtime does not keep up");
+        if let Err(error) = self.notices.try_send(notice) {
+            match error.into_inner() {
+                Notice::Record(_) => {
+                    tracing::error!("the recording has a hole here: the disk does not keep up")
+                }
+                _ => tracing::debug!("a notice was dropped: the runtime does not keep up"),
+            }
         }
     }
 

@@ -21,8 +21,13 @@ mod lease;
 mod peer;
 mod timers;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::bucket::BucketSet;
 use crate::config::Config;
@@ -51,7 +56,8 @@ const BODIES_MAX: usize = 16;
 const WINDOWS_MAX: usize = 256;
 
 /// What the daemon, the administrator or the health checks ask of a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Command {
     /// Changes the weight, 0 to 1000.
     Weight(u16),
@@ -430,7 +436,9 @@ impl Machine {
 
     fn handle_pulse(&mut self, now: Time, sender: &Sender, mut pulse: Pulse) -> Result<(), Rejection> {
         let identity = Identity { id: sender.id, incarnation: sender.incarnation };
-        self.meet(now, sender, pulse.host)?;
+        if !self.meet(now, sender, &pulse)? {
+            return Ok(());
+        }
         if pulse.gone {
             // R9: final, whoever may repeat it: it was said in this very run.
             self.gone.insert(identity.id, (identity.incarnation, now));
@@ -472,33 +480,43 @@ impl Machine {
         Ok(())
     }
 
-    /// Makes sure that `sender` is the peer that it says it is, in its latest run.
-    fn meet(&mut self, now: Time, sender: &Sender, host: u64) -> Result<(), Rejection> {
-        let fresh = Peer::new(sender.id, sender.incarnation, sender.name.clone(), host);
+    /// Makes sure that `sender` is the peer that it says it is, in its latest run. False: perhaps, but as long as that
+    /// is not proved it says nothing about a peer that may be alive.
+    fn meet(&mut self, now: Time, sender: &Sender, pulse: &Pulse) -> Result<bool, Rejection> {
+        let fresh = Peer::new(sender.id, sender.incarnation, sender.name.clone(), pulse.host);
         let Some(peer) = self.peers.get(&sender.id) else {
             self.peers.insert(sender.id, fresh);
-            return Ok(());
+            return Ok(true);
         };
         let known = peer.identity;
-        if peer.host != host {
-            let in_use = peer.is_heard(now, self.config.timeout)
-                || (self.view.as_ref().is_some_and(|view| view.names(known)) && !self.is_over(now, known));
-            if in_use && !self.is_gone(known) {
-                return Err(Rejection::DuplicateName { name: sender.name.to_string() });
-            }
-            if sender.incarnation >= known.incarnation {
-                self.peers.insert(sender.id, fresh);
-                return Ok(());
-            }
+        let is_fenced = peer.word.as_ref().is_some_and(|word| word.state == NodeState::Fenced);
+        let in_use = !is_fenced
+            && !self.is_gone(known)
+            && (peer.is_heard(now, self.config.timeout)
+                || (self.view.as_ref().is_some_and(|view| view.names(known)) && !self.is_over(now, known)));
+        let other_host = peer.host != pulse.host;
+        if other_host && in_use {
+            return Err(Rejection::DuplicateName { name: sender.name.to_string() });
         }
-        match sender.incarnation.cmp(&known.incarnation) {
-            std::cmp::Ordering::Less => Err(Rejection::Outdated { name: sender.name.to_string() }),
-            std::cmp::Ordering::Equal => Ok(()),
-            std::cmp::Ordering::Greater => {
-                self.peers.insert(sender.id, fresh);
-                Ok(())
+        let proves = pulse
+            .heard
+            .iter()
+            .any(|entry| entry.identity == self.me && !entry.gone && self.sent_at(now, entry.sequence).is_some());
+        let replaces = match sender.incarnation.cmp(&known.incarnation) {
+            // R5: the lower run ends when the higher one is proved alive. Until then the higher may be a recording of
+            // a run from before the node lost its count, and must not end the living.
+            std::cmp::Ordering::Greater if !in_use || proves => true,
+            std::cmp::Ordering::Greater => return Ok(false),
+            std::cmp::Ordering::Equal => other_host,
+            std::cmp::Ordering::Less if proves && (other_host || peer.heard.is_none()) => true,
+            std::cmp::Ordering::Less => {
+                return Err(Rejection::Outdated { name: sender.name.to_string() });
             }
+        };
+        if replaces {
+            self.peers.insert(sender.id, fresh);
         }
+        Ok(true)
     }
 
     fn handle_view(&mut self, now: Time, sender: &Sender, view: View) -> Result<(), Rejection> {
@@ -816,6 +834,12 @@ impl Machine {
             return;
         }
         if !self.leaving || self.phase == Phase::Stopped {
+            return;
+        }
+        if self.phase == Phase::Fenced {
+            // Its name is another's: a good-bye in that name would be believed of the other.
+            self.phase = Phase::Stopped;
+            self.actions.push_back(Action::Stopped);
             return;
         }
         let heirs = self.heard_peers(now).any(|(_, word)| {
