@@ -1,0 +1,128 @@
+//! The sample configurations, and the manual's table of keys, are what the daemon really takes.
+//!
+//! The daemon is started with a copy of each sample whose key file does not exist. It reads the key only after it has
+//! accepted everything else, and before it touches the host: so its complaint about the key, and about nothing else,
+//! says that the sample is good. No root is needed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rudel_api::config::{Config, KEYS, TABLES};
+
+/// Keys and tables that this version reads and then refuses, since it does not act on them.
+const REFUSED_TABLES: [&str; 4] = ["health", "nat", "sync", "hooks"];
+const REFUSED_KEYS: [&str; 2] = ["metrics", "restart_grace"];
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn samples() -> Vec<(PathBuf, String)> {
+    let dir = repository().join("dist/examples");
+    let mut samples: Vec<(PathBuf, String)> = fs::read_dir(dir)
+        .expect("the samples are in dist/examples")
+        .map(|entry| entry.expect("a directory entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .map(|path| {
+            let text = fs::read_to_string(&path).expect("a sample can be read");
+            (path, text)
+        })
+        .collect();
+    samples.sort();
+    samples
+}
+
+/// What the daemon says to a configuration, with a key file that does not exist: nothing can start.
+fn daemon_says(text: &str) -> (Option<i32>, String) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let missing = dir.path().join("missing-key");
+    let text = text.replace("\"/etc/rudel/key\"", &format!("{:?}", missing.display().to_string()));
+    assert!(text.contains("missing-key"), "the sample's key file is not /etc/rudel/key");
+    let config = dir.path().join("rudel.toml");
+    fs::write(&config, text).expect("a copy");
+    let output = Command::new(env!("CARGO_BIN_EXE_rudeld"))
+        .args(["--name", "n1", "--config"])
+        .arg(&config)
+        .arg("--runtime-dir")
+        .arg(dir.path())
+        .arg("--state-dir")
+        .arg(dir.path())
+        .env("NO_COLOR", "1")
+        .output()
+        .expect("rudeld runs");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn samples_are_accepted() {
+    let samples = samples();
+    assert!(samples.len() >= 3, "only {} samples", samples.len());
+    for (path, text) in samples {
+        if let Err(error) = Config::parse(&text, &path) {
+            panic!("{}", error.render(false));
+        }
+        let (code, said) = daemon_says(&text);
+        assert!(
+            said.contains("missing-key") && said.contains("does not exist"),
+            "{}: {said}",
+            path.display()
+        );
+        assert_eq!(said.matches("error").count(), 1, "{}: {said}", path.display());
+        assert_eq!(code, Some(2), "{}", path.display());
+    }
+}
+
+#[test]
+fn what_this_version_does_not_do_is_refused_by_name() {
+    let (_, good) = samples().remove(0);
+    let cases = [
+        ("metrics", good.replace("[node]\n", "[node]\nmetrics = \"127.0.0.1:9440\"\n")),
+        ("hooks", format!("{good}\n[hooks]\non_change = [\"/bin/true\"]\n")),
+        ("health", format!("{good}\n[[health]]\nname = \"web\"\ntcp = \"192.0.2.10:80\"\n")),
+        ("restart", good.replace("[node]\n", "[node]\nrestart_grace = \"5s\"\n")),
+    ];
+    for (what, text) in cases {
+        assert_ne!(text, good, "{what}: nothing was added");
+        let (code, said) = daemon_says(&text);
+        assert!(said.contains("this version has no") && said.contains(what), "{what}: {said}");
+        assert_eq!(code, Some(2), "{what}");
+    }
+}
+
+/// `docs/configuration.md` has a section for each table with a row for each key and its default; what is refused stands
+/// in the section "Not yet" instead.
+#[test]
+fn the_manual_knows_every_key() {
+    let manual = fs::read_to_string(repository().join("docs/configuration.md")).expect("the manual");
+    let section = |heading: &str| {
+        let start =
+            manual.find(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
+        let rest = &manual[start + 4..];
+        rest.find("\n## ").map_or(rest, |end| &rest[..end])
+    };
+    let not_yet = section("Not yet");
+    for table in TABLES {
+        if REFUSED_TABLES.contains(&table.name) {
+            assert!(not_yet.contains(&format!("`{}`", table.header())), "{} is not told of", table.header());
+            continue;
+        }
+        let text = section(&format!("`{}`", table.header()));
+        for key in table.keys() {
+            if REFUSED_KEYS.contains(&key.key) {
+                assert!(not_yet.contains(&format!("`{}`", key.key)), "{} is not told of", key.key);
+                continue;
+            }
+            let row = text.lines().find(|line| line.starts_with(&format!("| `{}` |", key.key)));
+            let row = row.unwrap_or_else(|| panic!("no row for {} in {}", key.key, table.header()));
+            match key.default {
+                Some(default) => {
+                    assert!(row.contains(&format!("`{default}`")), "another default of {}: {row}", key.key);
+                }
+                None if key.required => assert!(row.contains("required"), "{} must be given: {row}", key.key),
+                None => {}
+            }
+        }
+    }
+    assert_eq!(KEYS.iter().filter(|key| REFUSED_KEYS.contains(&key.key)).count(), REFUSED_KEYS.len());
+}
