@@ -2,12 +2,14 @@
 
 mod netns;
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use netns::{Netns, enter, eventually, join, skipped};
@@ -479,6 +481,59 @@ fn the_monitor_reports_what_changes() {
     }
     world.node.ip("link add another type bridge");
     assert!(matches!(next(), LinkEvent::Appeared(link) if link.name == "another" && !link.up));
+    drop(monitor);
+}
+
+#[test]
+fn the_monitor_survives_more_changes_than_it_can_read() {
+    if skipped() {
+        return;
+    }
+    const CHANGES: usize = 2000;
+    let world = World::new();
+    world.node.ip("link add doomed type bridge");
+    let (sender, events) = mpsc::channel();
+    let gate = Arc::new(Mutex::new(()));
+    let monitor = world.node.enter(|| {
+        let gate = Arc::clone(&gate);
+        Monitor::start(move |event| {
+            drop(gate.lock().unwrap());
+            sender.send(event).unwrap();
+        })
+        .unwrap()
+    });
+    let mut known = BTreeMap::new();
+    let reported = Cell::new(0);
+    let mut take = |event| {
+        reported.set(reported.get() + 1);
+        match event {
+            LinkEvent::Appeared(link) | LinkEvent::Changed { after: link, .. } => {
+                known.insert(link.name.clone(), link)
+            }
+            LinkEvent::Disappeared(link) => known.remove(&link.name),
+        };
+        known.clone()
+    };
+    while !take(events.recv_timeout(netns::DEADLINE).unwrap()).contains_key(NIC) {}
+
+    let shut = gate.lock().unwrap();
+    let mut batch: String =
+        (0..CHANGES).map(|n| format!("link set {NIC} mtu {}\n", 1300 + n % 100)).collect();
+    batch.push_str(&format!("link del doomed\nlink add newcomer type bridge\nlink set {NIC} mtu 1450\n"));
+    let file = world.journal.with_file_name("batch");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, batch).unwrap();
+    world.node.ip(&format!("-batch {}", file.display()));
+    drop(shut);
+
+    let truth: BTreeMap<_, _> =
+        world.node.enter(links::all).unwrap().into_iter().map(|link| (link.name.clone(), link)).collect();
+    assert!(truth.contains_key("newcomer") && !truth.contains_key("doomed"));
+    while take(events.recv_timeout(netns::DEADLINE).expect("the last state")) != truth {}
+    assert!(reported.get() < CHANGES, "nothing was lost: this test has to change more");
+    // And it goes on.
+    world.node.ip(&format!("link set {NIC} mtu 1460"));
+    while take(events.recv_timeout(netns::DEADLINE).unwrap())[NIC].mtu != 1460 {}
     drop(monitor);
 }
 

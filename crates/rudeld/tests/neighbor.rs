@@ -140,7 +140,7 @@ struct Entry {
 fn entry(client: &Netns, vip: IpAddr) -> Option<Entry> {
     let table = client.ip_json("neigh show dev eth0");
     let entry =
-        table.as_array()?.iter().find(|entry| entry["dst"] == serde_json::Value::from(vip.to_string()))?;
+        table.as_array()?.iter().find(|entry| entry["dst"].as_str() == Some(vip.to_string().as_str()))?;
     Some(Entry {
         mac: entry["lladdr"].as_str().map(str::to_owned),
         state: entry["state"][0].as_str()?.to_owned(),
@@ -160,12 +160,16 @@ fn becomes_reachable(client: &Netns, vip: IpAddr, cluster_mac: MacAddr) -> Entry
     })
 }
 
+/// Pokes once, and waits until the client's kernel has given up asking.
 fn fails(client: &Netns, vip: IpAddr) {
-    eventually(&format!("{vip} is given up"), || {
-        poke(client, vip);
-        match entry(client, vip) {
-            Some(entry) if entry.state == "FAILED" => Ok(()),
-            other => Err(format!("{other:?}")),
+    poke(client, vip);
+    eventually(&format!("{vip} is given up"), || match entry(client, vip) {
+        Some(entry) if entry.state == "FAILED" => Ok(()),
+        Some(entry) => Err(format!("{entry:?}")),
+        None => {
+            // Collected between two looks.
+            poke(client, vip);
+            Err("no entry".to_owned())
         }
     });
 }

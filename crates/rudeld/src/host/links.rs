@@ -210,29 +210,25 @@ impl Monitor {
     /// # Errors
     /// What netlink says.
     pub fn start(sink: impl FnMut(LinkEvent) + Send + 'static) -> io::Result<Self> {
-        Self::start_with_buffer(MONITOR_BUFFER_BYTES, sink)
-    }
-
-    fn start_with_buffer(
-        buffer_bytes: usize,
-        sink: impl FnMut(LinkEvent) + Send + 'static,
-    ) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind(&SocketAddr::new(0, 0))?;
         socket.set_non_blocking(true)?;
         // Beyond net.core.rmem_max where allowed, and what is allowed where not.
         let fd = socket.as_fd();
-        if rustix::net::sockopt::set_socket_recv_buffer_size_force(fd, buffer_bytes).is_err() {
-            rustix::net::sockopt::set_socket_recv_buffer_size(fd, buffer_bytes)?;
+        if rustix::net::sockopt::set_socket_recv_buffer_size_force(fd, MONITOR_BUFFER_BYTES).is_err() {
+            rustix::net::sockopt::set_socket_recv_buffer_size(fd, MONITOR_BUFFER_BYTES)?;
         }
         socket.add_membership(GROUP_LINK)?;
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let mut watch = Watch { known: BTreeMap::new(), sink };
         // After subscribing, so that nothing falls between the first reading and the first message.
-        watch.read_again()?;
+        let present = all()?;
+        let mut watch = Watch { known: BTreeMap::new(), sink };
         let thread = std::thread::Builder::new().name("links".into()).spawn({
             let stop = Arc::clone(&stop);
-            move || watch.run(&socket, &stop)
+            move || {
+                watch.reconcile(present);
+                watch.run(&socket, &stop);
+            }
         })?;
         Ok(Self { stop, thread: Some(thread) })
     }
@@ -302,13 +298,15 @@ impl<F: FnMut(LinkEvent)> Watch<F> {
             }
         }
         tracing::debug!("link changes came faster than they were read: reading all links again");
-        if let Err(error) = self.read_again() {
-            tracing::warn!(%error, "cannot read the links again after lost messages");
+        match all() {
+            Ok(present) => self.reconcile(present),
+            Err(error) => tracing::warn!(%error, "cannot read the links again after lost messages"),
         }
     }
 
-    fn read_again(&mut self) -> io::Result<()> {
-        let present: BTreeMap<u32, Link> = all()?.into_iter().map(|link| (link.index, link)).collect();
+    /// Reports whatever is different from what was reported before.
+    fn reconcile(&mut self, present: Vec<Link>) {
+        let present: BTreeMap<u32, Link> = present.into_iter().map(|link| (link.index, link)).collect();
         let gone: Vec<u32> =
             self.known.keys().filter(|index| !present.contains_key(index)).copied().collect();
         for index in gone {
@@ -317,7 +315,6 @@ impl<F: FnMut(LinkEvent)> Watch<F> {
         for link in present.into_values() {
             self.put(link);
         }
-        Ok(())
     }
 
     fn datagram(&mut self, datagram: &[u8]) {
