@@ -19,13 +19,15 @@ impl Machine {
         self.gone.get(&identity.id).is_some_and(|(incarnation, _)| *incarnation >= identity.incarnation)
     }
 
-    /// R5: a higher incarnation expires the lower one at once, since a starting daemon takes its predecessor's
-    /// kernel state down, or over, before its first pulse.
+    /// R5: a higher incarnation, once it is proved alive, expires the lower one at once, since a starting daemon takes
+    /// its predecessor's kernel state down, or over, before its first pulse.
     pub(super) fn is_succeeded(&self, identity: Identity) -> bool {
         if identity.id == self.me.id {
             return identity.incarnation < self.me.incarnation;
         }
-        self.peers.get(&identity.id).is_some_and(|peer| peer.identity.incarnation > identity.incarnation)
+        self.peers
+            .get(&identity.id)
+            .is_some_and(|peer| peer.identity.incarnation > identity.incarnation && peer.heard.is_some())
     }
 
     /// R5: no peer that we hear has heard it within T, and `quorum` nodes, this one included, report so.

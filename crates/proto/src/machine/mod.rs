@@ -498,10 +498,9 @@ impl Machine {
         if other_host && in_use {
             return Err(Rejection::DuplicateName { name: sender.name.to_string() });
         }
-        let proves = pulse
-            .heard
-            .iter()
-            .any(|entry| entry.identity == self.me && !entry.gone && self.sent_at(now, entry.sequence).is_some());
+        let proves = pulse.heard.iter().any(|entry| {
+            entry.identity == self.me && !entry.gone && self.sent_at(now, entry.sequence).is_some()
+        });
         let replaces = match sender.incarnation.cmp(&known.incarnation) {
             // R5: the lower run ends when the higher one is proved alive. Until then the higher may be a recording of
             // a run from before the node lost its count, and must not end the living.
