@@ -12,10 +12,10 @@ use crate::failure::Failure;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
     /// The configuration file [default: /etc/rudel/rudel.toml]
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH", display_order = 100)]
     config: Option<PathBuf>,
     /// The daemon's control socket [default: from the configuration, or /run/rudel/rudel.sock]
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH", display_order = 101)]
     socket: Option<PathBuf>,
 }
 

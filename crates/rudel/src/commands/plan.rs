@@ -130,6 +130,8 @@ impl Cluster {
             // As a coordinator does it: whoever cannot or shall not serve stays a member without a share.
             match node.state {
                 NodeState::Active if node.healthy => members.insert(node_name, node.weight),
+                // What it is about is not known yet, but the view gives it a share.
+                NodeState::Unknown if node.buckets > 0 => members.insert(node_name, node.weight),
                 NodeState::Active | NodeState::Draining | NodeState::Leaving => members.insert(node_name, 0),
                 state => {
                     others.insert(node.name.clone(), state);

@@ -578,3 +578,29 @@ fn what_only_the_host_knows_is_shown_in_the_file_too() {
     assert_eq!(place("interface[0].mac"), (6, 1), "what is not in the file is shown at its table");
     assert_eq!(place("heartbeat.interfaces[1]"), (1, 1));
 }
+
+proptest::proptest! {
+    /// Whatever a file is damaged by, it is read or refused with places that can be shown; nothing panics.
+    #[test]
+    fn a_damaged_file_is_refused_in_order(
+        edits in proptest::collection::vec((0..ROUTER.len(), 0..12usize, "[\\[\\]=\"'#,.a-z0-9\n ü{}\\\\]{0,6}"), 1..6),
+    ) {
+        let mut text: Vec<char> = ROUTER.chars().collect();
+        for (at, len, new) in edits {
+            let start = at.min(text.len());
+            let end = (start + len).min(text.len());
+            text.splice(start..end, new.chars());
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(error) = parse(&text, Path::new("rudel.toml")) {
+            let problems = error.problems();
+            proptest::prop_assert!(!problems.is_empty());
+            proptest::prop_assert!(problems.is_sorted_by_key(|p| (p.line(), p.column())));
+            for problem in problems {
+                let line = text.split('\n').nth(problem.line() - 1).unwrap_or_default();
+                proptest::prop_assert!(problem.column() <= line.chars().count() + 1);
+            }
+            proptest::prop_assert!(error.render(true).contains("rudel.toml:"));
+        }
+    }
+}

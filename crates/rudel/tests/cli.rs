@@ -1,0 +1,361 @@
+//! The tool as its users run it: what it prints where, and its exit codes.
+//!
+//! A socket that answers with a real snapshot stands in for the daemon; clusters of real daemons are tested in the
+//! laboratory.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use rudel_api::config::HashMode;
+use rudel_api::control::{BucketState, Failure, Request, Response, WhyAnswer};
+use rudel_api::snapshot::{NodeState, Snapshot};
+
+struct Host {
+    dir: tempfile::TempDir,
+}
+
+impl Host {
+    fn new() -> Self {
+        Host { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.path("rudel.sock")
+    }
+
+    /// Answers on the socket as this function does, for as long as the test runs.
+    fn answer(&self, answer: impl Fn(Result<Request, Failure>) -> String + Send + 'static) {
+        let listener = UnixListener::bind(self.socket()).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = BufReader::new(stream.unwrap());
+                let mut line = String::new();
+                while stream.read_line(&mut line).unwrap() > 0 {
+                    let answer = answer(Request::from_line(&line));
+                    stream.get_mut().write_all(answer.as_bytes()).unwrap();
+                    line.clear();
+                }
+            }
+        });
+    }
+
+    /// A daemon that knows this snapshot, and the flows that [`why`] answers.
+    fn serve(&self, snapshot: Snapshot) {
+        self.answer(move |request| {
+            let response = match request {
+                Ok(Request::Status) => Response::Status(Box::new(snapshot.clone())),
+                Ok(Request::Why { flow }) if flow.destination.to_string() == "192.0.2.10" => {
+                    Response::Why(Box::new(why(flow)))
+                }
+                Ok(Request::Why { flow }) => Response::Error(Failure::new(
+                    format!("{} is no address of this cluster", flow.destination),
+                    "ask for a flow to 192.0.2.10",
+                )),
+                Err(failure) => Response::Error(failure),
+            };
+            response.to_line()
+        });
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_rudel"))
+            .args(arguments)
+            .current_dir(self.dir.path())
+            .env_remove("NO_COLOR")
+            .env_remove("CLICOLOR_FORCE")
+            .output()
+            .unwrap()
+    }
+
+    /// Runs a command against this host's socket.
+    fn ask(&self, arguments: &[&str]) -> Output {
+        self.run(&[&["--socket", self.socket().to_str().unwrap()], arguments].concat())
+    }
+}
+
+fn why(flow: rudel_api::flow::FlowSpec) -> WhyAnswer {
+    WhyAnswer {
+        flow,
+        bucket: 173,
+        owner: Some("n2".to_owned()),
+        since: None,
+        because: None,
+        interface: "eth0".to_owned(),
+        hash: HashMode::SourceIp,
+        key: format!("source address {}", flow.source),
+        here: BucketState::Ignored,
+        node: "n1".to_owned(),
+    }
+}
+
+fn troubled() -> Snapshot {
+    serde_json::from_str(include_str!("fixtures/three-nodes.json")).unwrap()
+}
+
+fn healthy() -> Snapshot {
+    let mut snapshot = troubled();
+    snapshot.nodes.truncate(3);
+    snapshot.nodes[1].healthy = true;
+    snapshot.nodes[2].state = NodeState::Active;
+    snapshot.view.settled = true;
+    snapshot.interfaces[1].deaf = false;
+    snapshot.health[1].ok = true;
+    snapshot
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// What a failed command said: nothing on stdout, one line on stderr.
+#[track_caller]
+fn complaint(output: &Output, expected_code: i32) -> String {
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(code(output), expected_code, "{stderr}");
+    assert_eq!(stdout(output), "");
+    assert_eq!(stderr.matches('\n').count(), 1, "{stderr}");
+    stderr.trim_end().to_owned()
+}
+
+const CONFIG: &str = "[cluster]\nname = \"web\"\nkey_file = \"KEY\"\n[node]\nsocket = \"SOCKET\"\n\
+                      [[interface]]\nname = \"eth0\"\naddresses = [\"192.0.2.10/24\"]\n";
+
+fn write_config(host: &Host) -> PathBuf {
+    let text = CONFIG
+        .replace("KEY", host.path("key").to_str().unwrap())
+        .replace("SOCKET", host.socket().to_str().unwrap());
+    let path = host.path("rudel.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn status_of_a_cluster_at_rest_exits_with_0_and_of_a_degraded_one_with_3() {
+    let host = Host::new();
+    host.serve(healthy());
+    let output = host.ask(&["status"]);
+    assert_eq!(code(&output), 0);
+    assert!(stdout(&output).starts_with("web: n1 is active, serves 80 of 256 buckets, lease 312 ms\n"));
+
+    let host = Host::new();
+    host.serve(troubled());
+    let output = host.ask(&["status"]);
+    assert_eq!(code(&output), 3);
+    assert!(stdout(&output).contains("! n4 is lost: "));
+    assert_eq!(output.stderr, b"");
+    assert_eq!(code(&host.ask(&["status", "--json"])), 3);
+}
+
+#[test]
+fn status_in_json_is_what_the_daemon_said() {
+    let host = Host::new();
+    let said = serde_json::to_string(&healthy()).unwrap().replacen('{', "{\"from_the_future\":[1.50],", 1);
+    let line = format!("{{\"schema\":1,\"status\":{said}}}\n");
+    host.answer(move |_| line.clone());
+    let output = host.ask(&["status", "--json"]);
+    assert_eq!(code(&output), 0);
+    assert_eq!(stdout(&output), said + "\n");
+}
+
+#[test]
+fn there_are_no_colours_in_a_pipe_unless_forced() {
+    let host = Host::new();
+    host.serve(troubled());
+    assert!(!stdout(&host.ask(&["status"])).contains('\x1b'));
+    let forced = |no_color: bool| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rudel"));
+        command.args(["--socket", host.socket().to_str().unwrap(), "status"]).env("CLICOLOR_FORCE", "1");
+        if no_color {
+            command.env("NO_COLOR", "1").env_remove("CLICOLOR_FORCE");
+        } else {
+            command.env_remove("NO_COLOR");
+        }
+        stdout(&command.output().unwrap())
+    };
+    assert!(forced(false).contains('\x1b'));
+    assert!(!forced(true).contains('\x1b'));
+}
+
+#[test]
+fn without_a_daemon_the_remedy_is_named_in_one_line() {
+    let host = Host::new();
+    for command in [&["status"][..], &["why", "esp", "203.0.113.7", "192.0.2.10"], &["plan"]] {
+        assert_eq!(
+            complaint(&host.ask(command), 1),
+            format!(
+                "rudel: cannot reach the daemon at {}: there is no socket: start it with `systemctl start rudeld`, or \
+                 name its socket with --socket",
+                host.socket().display()
+            )
+        );
+    }
+}
+
+#[test]
+fn the_socket_is_that_of_the_configuration() {
+    let host = Host::new();
+    host.serve(healthy());
+    let config = write_config(&host);
+    let output = host.run(&["status", "--config", config.to_str().unwrap()]);
+    assert_eq!(code(&output), 0, "{output:?}");
+
+    let missing = complaint(&host.run(&["--config", "/nonexistent/rudel.toml", "status"]), 1);
+    assert!(missing.starts_with("rudel: cannot read /nonexistent/rudel.toml: "), "{missing}");
+    assert!(missing.ends_with("write it, or name another one with --config"), "{missing}");
+}
+
+#[test]
+fn a_refused_configuration_is_shown_and_exits_with_2() {
+    let host = Host::new();
+    let config = write_config(&host);
+    let text = std::fs::read_to_string(&config).unwrap().replace("addresses", "adresses");
+    std::fs::write(&config, text).unwrap();
+    let output = host.run(&["--config", "rudel.toml", "status"]);
+    assert_eq!(code(&output), 2);
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        r#"error: unknown key `adresses` in [[interface]]
+ --> rudel.toml:8:1
+  |
+8 | adresses = ["192.0.2.10/24"]
+  | ^^^^^^^^ not known here
+  |
+  = help: did you mean `addresses`?
+  = help: allowed here: name, side, addresses, mac, xdp, hash
+"#
+    );
+}
+
+#[test]
+fn why_is_answered_by_the_daemon() {
+    let host = Host::new();
+    host.serve(healthy());
+    let output = host.ask(&["why", "tcp", "203.0.113.7:40000", "192.0.2.10:443"]);
+    assert_eq!(code(&output), 0);
+    assert!(stdout(&output).contains("\nbucket   173 of 256\n"), "{output:?}");
+    let quoted = host.ask(&["why", "tcp 203.0.113.7:40000 192.0.2.10:443"]);
+    assert_eq!(output.stdout, quoted.stdout);
+
+    let json = host.ask(&["why", "--json", "icmp", "203.0.113.7", "192.0.2.10", "id", "77"]);
+    let answer: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(answer["flow"], "icmp 203.0.113.7 192.0.2.10 id 77");
+    assert_eq!(answer["owner"], "n2");
+
+    assert_eq!(
+        complaint(&host.ask(&["why", "esp", "203.0.113.7", "192.0.2.99"]), 1),
+        "rudel: 192.0.2.99 is no address of this cluster: ask for a flow to 192.0.2.10"
+    );
+}
+
+#[test]
+fn a_flow_that_is_none_is_wrong_usage() {
+    let host = Host::new();
+    let said = complaint(&host.ask(&["why", "tcp", "203.0.113.7", "192.0.2.10:443"]), 2);
+    assert!(said.starts_with("rudel: `203.0.113.7` lacks a port: write a flow such as `tcp 203.0"), "{said}");
+}
+
+#[test]
+fn plans_are_made_with_and_without_a_daemon() {
+    let host = Host::new();
+    host.serve(healthy());
+    let output = host.ask(&["plan", "--add", "n4"]);
+    assert_eq!(code(&output), 0);
+    assert!(stdout(&output).ends_with("\n64 of 256 buckets would move (25.0%)\n"), "{output:?}");
+
+    let offline = Host::new().run(&["plan", "--nodes", "n1,n2", "--weight", "n1=300", "--json"]);
+    let plan: serde_json::Value = serde_json::from_slice(&offline.stdout).unwrap();
+    assert_eq!((&plan["moved"], &plan["nodes"][0]["buckets_after"]), (&64.into(), &192.into()));
+
+    let said = complaint(&host.ask(&["plan", "--remove", "n9"]), 2);
+    assert_eq!(said, "rudel: there is no node n9: the members are n1, n2, n3");
+}
+
+#[test]
+fn a_key_is_made_once_and_known_by_its_fingerprint() {
+    let host = Host::new();
+    let path = host.path("key");
+    let made = host.run(&["key", "new", "key"]);
+    assert_eq!(code(&made), 0);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+    let shown = stdout(&host.run(&["key", "fingerprint", "key"]));
+    let fingerprint = shown.strip_suffix("  seals\n").unwrap();
+    assert_eq!(stdout(&made), format!("made the key file key, fingerprint {fingerprint}\n"));
+    let config = write_config(&host);
+    assert_eq!(stdout(&host.run(&["key", "fingerprint", "--config", config.to_str().unwrap()])), shown);
+
+    let before = std::fs::read(&path).unwrap();
+    let said = complaint(&host.run(&["key", "new", "key"]), 1);
+    assert!(said.starts_with("rudel: cannot make the key file key: "), "{said}");
+    assert!(
+        said.ends_with(": it is left as it is; remove it if no node uses it, or name another file"),
+        "{said}"
+    );
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let said = complaint(&host.run(&["key", "fingerprint", "key"]), 1);
+    assert!(said.starts_with("rudel: key file key is open to others (mode 0644): `chmod 600 key`"), "{said}");
+}
+
+#[test]
+fn a_key_on_stdout_can_be_saved_and_read() {
+    let host = Host::new();
+    let output = host.run(&["key", "new"]);
+    assert_eq!(code(&output), 0);
+    let path = host.path("saved");
+    std::fs::write(&path, &output.stdout).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(code(&host.run(&["key", "fingerprint", "saved"])), 0);
+    assert_ne!(host.run(&["key", "new"]).stdout, output.stdout);
+}
+
+#[test]
+fn completions_and_manual_pages_are_printed() {
+    let host = Host::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = stdout(&host.run(&["completions", shell]));
+        assert!(script.contains("fingerprint"), "{shell}");
+    }
+    let page = stdout(&host.run(&["man"]));
+    assert!(page.contains(".TH rudel 1"), "{page}");
+    std::fs::create_dir(host.path("man1")).unwrap();
+    assert_eq!(code(&host.run(&["man", "man1"])), 0);
+    for page in ["rudel.1", "rudel-status.1", "rudel-key-new.1", "rudel-plan.1"] {
+        assert!(Path::exists(&host.path("man1").join(page)), "{page}");
+    }
+    let said = complaint(&host.run(&["man", "no/such/directory"]), 1);
+    assert!(said.ends_with("name a directory that exists and can be written"), "{said}");
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_help_with_0() {
+    let host = Host::new();
+    for wrong in [&[][..], &["sttaus"], &["why"], &["plan", "--weight", "n1"], &["status", "--jsno"]] {
+        assert_eq!(code(&host.run(wrong)), 2, "{wrong:?}");
+    }
+    for right in [&["--help"][..], &["--version"], &["status", "--help"], &["help", "key", "new"]] {
+        assert_eq!(code(&host.run(right)), 0, "{right:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_stops_reading_is_no_failure() {
+    let host = Host::new();
+    let status = Command::new("sh")
+        .args(["-c", "\"$0\" completions zsh | head -c 1; exit 0", env!("CARGO_BIN_EXE_rudel")])
+        .current_dir(host.dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(status.stderr).unwrap(), "");
+}
