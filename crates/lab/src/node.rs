@@ -146,7 +146,12 @@ impl Node {
 
     /// The command line of its daemon, for tests that change it.
     pub fn daemon_command(&self) -> Result<Command> {
-        self.daemon_command_by(self.namespace.command(rudeld()?)?)
+        self.daemon_command_by(self.namespace.command(rudeld()?)?, &self.name)
+    }
+
+    /// The command line of a daemon that runs here under another node's name.
+    pub fn daemon_command_posing_as(&self, name: &str) -> Result<Command> {
+        self.daemon_command_by(self.namespace.command(rudeld()?)?, name)
     }
 
     /// The command line of its daemon, started by another program, such as one that drops privileges.
@@ -154,7 +159,7 @@ impl Node {
         let (program, arguments) = wrapper.split_first().context("an empty wrapper")?;
         let mut command = self.namespace.command(program)?;
         command.args(arguments).arg(rudeld()?);
-        self.daemon_command_by(command)
+        self.daemon_command_by(command, &self.name)
     }
 
     /// The command line of its daemon on a kernel that does not know `bpf(2)`.
@@ -164,12 +169,12 @@ impl Node {
         Ok(command)
     }
 
-    fn daemon_command_by(&self, mut command: Command) -> Result<Command> {
+    fn daemon_command_by(&self, mut command: Command, name: &str) -> Result<Command> {
         self.make_key()?;
         command
             .arg("--config")
             .arg(&self.config)
-            .args(["--name", &self.name])
+            .args(["--name", name])
             .arg("--socket")
             .arg(self.socket())
             .arg("--runtime-dir")

@@ -87,9 +87,7 @@ fn a_wrong_cluster_name() {
 fn a_duplicate_node_name() {
     let Some(_serial) = root() else { return };
     let (mut lab, before) = cluster_and_stranger();
-    let mut command = lab.node("n4").daemon_command().expect("a command");
-    // The last one counts, as with every option that is given twice.
-    command.args(["--name", "n2"]);
+    let command = lab.node("n4").daemon_command_posing_as("n2").expect("a command");
     lab.node_mut("n4").start_daemon_as(command).expect("a stranger");
     wait_reported(&lab, "n2");
     wait_until(second(10), "the duplicate to give up", || {
