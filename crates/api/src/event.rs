@@ -51,6 +51,8 @@ words! {
         LeftOut = "left-out",
         /// Another machine has the name of this node.
         Duplicate = "duplicate",
+        /// A node wants to join, but its configuration differs in what must be the same everywhere.
+        Mismatch = "mismatch",
         /// A node wants to join, and the cluster is full.
         Full = "full",
         /// Too few nodes hear each other to serve.

@@ -40,6 +40,9 @@ pub struct Config {
     pub name: NodeName,
     /// A number that this machine has and no other: it tells a restarted node from a second one of its name.
     pub host: u64,
+    /// A number made of all that must be the same on every node (hash modes and seed, addresses, MACs, quorum, timers):
+    /// a node with another one would hash flows to other owners, and is not let in.
+    pub digest: u64,
     /// Serve only while this many nodes, this one included, hear each other. More than half of all nodes: never
     /// two owners, even when the network falls apart. 1: every island serves. 1 to 32.
     pub quorum: usize,
@@ -48,6 +51,9 @@ pub struct Config {
     /// Time between pulses, 5 ms to 10 s, at most a third of `timeout` so that a lost pulse does not lapse a
     /// lease; an eighth is a good choice.
     pub interval: Duration,
+    /// Whether connections stay where they are while their bucket moves: the packet filter tells them apart, and the
+    /// daemon says when the last has ended. A router has none of its own: its buckets move with their state.
+    pub handover: bool,
     /// The node's weight at the start, 0 to 1000.
     pub weight: u16,
 }
@@ -91,9 +97,11 @@ mod tests {
             cluster: ClusterName::new("web").unwrap(),
             name: NodeName::new("n1").unwrap(),
             host: 1,
+            digest: 0,
             quorum: 1,
             timeout: Duration::from_millis(timeout_ms),
             interval: Duration::from_millis(interval_ms),
+            handover: false,
             weight: 100,
         }
     }

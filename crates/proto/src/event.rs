@@ -83,6 +83,11 @@ pub enum Event {
         /// Whether this node is the one that yields.
         fenced: bool,
     },
+    /// A node wants to join, but its configuration differs in what must be the same everywhere.
+    Mismatch {
+        /// Which.
+        node: Option<NodeName>,
+    },
     /// A node wants to join, but a view cannot have more members.
     Full {
         /// Which.
@@ -104,6 +109,7 @@ impl Event {
             Event::Stalled { .. } => "stalled",
             Event::LeftOut { .. } => "left-out",
             Event::Duplicate { .. } => "duplicate",
+            Event::Mismatch { .. } => "mismatch",
             Event::Full { .. } => "full",
         }
     }
@@ -115,6 +121,7 @@ impl Event {
             | Event::Expired { node, .. }
             | Event::Left { node }
             | Event::Weight { node, .. }
+            | Event::Mismatch { node }
             | Event::Full { node } => node.as_ref(),
             Event::State { .. }
             | Event::View { .. }
@@ -176,6 +183,10 @@ impl fmt::Display for Event {
                     "another machine with this node's name tries to join: give each node its own [node] name"
                 )
             }
+            Event::Mismatch { .. } => write!(
+                f,
+                "it cannot join: its configuration differs (addresses, mac, hash, side, quorum, timers or the first cluster key): copy the same files to every node"
+            ),
             Event::Full { .. } => write!(f, "it cannot join: a cluster has at most 32 nodes"),
         }
     }

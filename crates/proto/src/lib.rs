@@ -32,5 +32,5 @@ pub mod wire;
 pub use config::Config;
 pub use event::Event;
 pub use machine::Command;
-pub use node::{Node, Output};
+pub use node::{Node, Output, Table};
 pub use time::Time;

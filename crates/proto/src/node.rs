@@ -13,6 +13,18 @@ use crate::status::Status;
 use crate::time::Time;
 use crate::wire::Message;
 
+/// What the packet filter does with each bucket; what is in none of the sets is dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Passed.
+    pub owned: BucketSet,
+    /// Part of `owned`: some live node keeps connections of these, so TCP segments of connections that this node does
+    /// not know are dropped.
+    pub contested: BucketSet,
+    /// Not owned: only TCP segments of connections that this node knows are passed.
+    pub kept: BucketSet,
+}
+
 /// What a [`Node`] wants done. To be carried out in the order in which it comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -23,8 +35,8 @@ pub enum Output {
         /// Whether it is a pulse: then call [`Node::handle_pulse_sent`] with the clock read anew, before anything else.
         pulse: bool,
     },
-    /// From now on the packet filter must pass these buckets and no others. To be done before what follows.
-    Own(BucketSet),
+    /// From now on the packet filter must hold this. To be done before what follows.
+    Table(Table),
     /// The packet filter may pass packets until then.
     Lease(Time),
     /// Tell people.
@@ -114,7 +126,8 @@ impl Node {
                 let pulse = matches!(message, Message::Pulse(_));
                 Output::Send { datagram: self.seal(incarnation, sequence, &message), pulse }
             }
-            Action::Own(owned) => Output::Own(owned),
+            Action::Own(owned) => Output::Table(self.table(owned)),
+            Action::Keep => Output::Table(self.table(self.machine.owned())),
             Action::Lease(until) => Output::Lease(until),
             Action::Event(event) => Output::Event(event),
             Action::Incarnation(incarnation) => Output::Incarnation(incarnation),
@@ -130,6 +143,10 @@ impl Node {
     /// The machine inside.
     pub fn machine(&self) -> &Machine {
         &self.machine
+    }
+
+    fn table(&self, owned: BucketSet) -> Table {
+        Table { owned, contested: self.machine.contested() & owned, kept: self.machine.kept() - owned }
     }
 
     fn note(&mut self, now: Time, input: impl FnOnce() -> Input) {

@@ -4,7 +4,7 @@
 //! node had them. Messages are recorded opened, so that a recording holds no key and needs none to be replayed.
 //!
 //! ```json
-//! {"at":1000,"input":"start","cluster":"web","name":"n1","host":7,"quorum":1,"timeout_us":400000,"interval_us":50000,"weight":100,"incarnation":5}
+//! {"at":1000,"input":"start","cluster":"web","name":"n1","host":7,"digest":1,"quorum":1,"timeout_us":400000,"interval_us":50000,"handover":true,"weight":100,"incarnation":5}
 //! {"at":2000,"input":"message","from":"n2","incarnation":9,"sequence":3,"message":"01…"}
 //! {"at":3000,"input":"timeout"}
 //! {"at":3100,"input":"pulse-sent"}
@@ -44,12 +44,16 @@ pub enum Input {
         name: String,
         /// The number of its machine.
         host: u64,
+        /// What it has in common with all others.
+        digest: u64,
         /// The quorum.
         quorum: usize,
         /// T in microseconds.
         timeout_us: u64,
         /// Time between pulses in microseconds.
         interval_us: u64,
+        /// Whether it keeps connections of buckets that it gives up.
+        handover: bool,
         /// Its weight.
         weight: u16,
         /// The number of its run.
@@ -101,9 +105,11 @@ impl Record {
             cluster: config.cluster.to_string(),
             name: config.name.to_string(),
             host: config.host,
+            digest: config.digest,
             quorum: config.quorum,
             timeout_us: micros(config.timeout),
             interval_us: micros(config.interval),
+            handover: config.handover,
             weight: config.weight,
             incarnation: incarnation.0,
         };
@@ -134,8 +140,18 @@ impl Replay {
     pub fn start(first: &str) -> Result<Self, ReplayError> {
         let record = parse(first, 1)?;
         let error = |what: String| ReplayError { line: 1, what };
-        let Input::Start { cluster, name, host, quorum, timeout_us, interval_us, weight, incarnation } =
-            record.input
+        let Input::Start {
+            cluster,
+            name,
+            host,
+            digest,
+            quorum,
+            timeout_us,
+            interval_us,
+            handover,
+            weight,
+            incarnation,
+        } = record.input
         else {
             return Err(error("a recording begins with the input `start`".into()));
         };
@@ -143,9 +159,11 @@ impl Replay {
             cluster: ClusterName::new(&cluster).map_err(|e| error(e.to_string()))?,
             name: NodeName::new(&name).map_err(|e| error(e.to_string()))?,
             host,
+            digest,
             quorum,
             timeout: Duration::from_micros(timeout_us),
             interval: Duration::from_micros(interval_us),
+            handover,
             weight,
         };
         config.validate().map_err(|e| error(e.to_string()))?;
@@ -228,9 +246,11 @@ mod tests {
             cluster: ClusterName::new("web").unwrap(),
             name: NodeName::new(name).unwrap(),
             host: name.len() as u64,
+            digest: 0,
             quorum: 1,
             timeout: Duration::from_millis(400),
             interval: Duration::from_millis(50),
+            handover: false,
             weight: 100,
         }
     }
@@ -283,7 +303,7 @@ mod tests {
                 &mut to_other,
                 |output| match output {
                     Output::Record(record) => lines.push(record.to_line()),
-                    Output::Own(owned) => did.push((now.as_nanos(), format!("{owned:?}"))),
+                    Output::Table(table) => did.push((now.as_nanos(), format!("{:?}", table.owned))),
                     Output::Event(event) => did.push((now.as_nanos(), event.to_string())),
                     _ => {}
                 },
@@ -301,6 +321,9 @@ mod tests {
             while let Some(action) = replay.machine().poll_action() {
                 match action {
                     crate::machine::Action::Own(owned) => replayed.push((record.at, format!("{owned:?}"))),
+                    crate::machine::Action::Keep => {
+                        replayed.push((record.at, format!("{:?}", replay.machine().owned())));
+                    }
                     crate::machine::Action::Event(event) => replayed.push((record.at, event.to_string())),
                     _ => {}
                 }

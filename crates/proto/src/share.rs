@@ -43,7 +43,8 @@ pub fn assign(previous: &Owners, candidates: &[Candidate]) -> Owners {
     let quotas = quotas(candidates, &held);
 
     let mut surplus: Vec<usize> = held.iter().zip(&quotas).map(|(h, q)| h.saturating_sub(*q)).collect();
-    for owner in &mut owners {
+    // From the top, so that bucket 0, where the hash mode `none` puts everything, stays where it is.
+    for owner in owners.iter_mut().rev() {
         if let Some(i) = owner.and_then(index)
             && surplus[i] > 0
         {
@@ -188,6 +189,16 @@ mod tests {
         let after = assign(&before, &all);
         assert_eq!(moved(&before, &after), 64);
         assert_eq!(count(&after, node(4)), 64);
+    }
+
+    #[test]
+    fn joiners_leave_bucket_0_where_it_is() {
+        let all = candidates(&[100; 8]);
+        let mut owners = assign(&NOBODY, &all[..1]);
+        for n in 2..=8 {
+            owners = assign(&owners, &all[..n]);
+            assert_eq!(owners[0], Some(node(1)));
+        }
     }
 
     #[test]

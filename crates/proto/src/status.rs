@@ -28,6 +28,8 @@ pub struct Status {
     pub promise: ViewId,
     /// What it owns.
     pub owned: BucketSet,
+    /// What it has given up, and still serves open connections of.
+    pub kept: BucketSet,
     /// Its weight.
     pub weight: u16,
     /// Whether its health checks pass.

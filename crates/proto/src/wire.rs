@@ -1,7 +1,7 @@
 //! What is inside a sealed datagram: pulses and views, in big-endian bytes.
 //!
 //! ```text
-//! pulse: 1 · host u64 · uptime_ms u32 · state u8 · flags u8 · weight u16 · adopted id · promise id
+//! pulse: 1 · host u64 · digest u64 · uptime_ms u32 · state u8 · flags u8 · weight u16 · adopted id · promise id
 //!          · keeping 32 bytes · n u8 · n × (id u64 · incarnation u64 · sequence u32 · age_us u32 · flags u8)
 //!          · m u8 · m × (seen u64 · passed u64)
 //! view:  2 · id · reason u8 · subject u64 · n u8 · n × (id u64 · incarnation u64 · weight u16)
@@ -81,6 +81,8 @@ impl NodeState {
 pub struct Pulse {
     /// Which machine the sender runs on, so that two machines with one name are told apart.
     pub host: u64,
+    /// What the sender's configuration has in common with all others; nodes of another digest are not let in.
+    pub digest: u64,
     /// Milliseconds since the sender began to listen (saturating).
     pub uptime_ms: u32,
     /// What the sender is about.
@@ -167,6 +169,7 @@ fn encode_pulse(w: &mut Writer, pulse: &Pulse) {
     debug_assert!(pulse.heard.len() <= HEARD_MAX && pulse.audits.len() <= AUDITS_MAX);
     w.u8(KIND_PULSE);
     w.u64(pulse.host);
+    w.u64(pulse.digest);
     w.u32(pulse.uptime_ms);
     w.u8(pulse.state as u8);
     w.flags([pulse.healthy, pulse.late, pulse.settled, pulse.gone]);
@@ -190,6 +193,7 @@ fn encode_pulse(w: &mut Writer, pulse: &Pulse) {
 
 fn decode_pulse(r: &mut Reader<'_>) -> Result<Pulse, &'static str> {
     let host = r.u64()?;
+    let digest = r.u64()?;
     let uptime_ms = r.u32()?;
     let state = NodeState::from_u8(r.u8()?).ok_or("an unknown state")?;
     let [healthy, late, settled, gone] = r.flags()?;
@@ -222,6 +226,7 @@ fn decode_pulse(r: &mut Reader<'_>) -> Result<Pulse, &'static str> {
     }
     Ok(Pulse {
         host,
+        digest,
         uptime_ms,
         state,
         healthy,
@@ -403,6 +408,7 @@ mod tests {
         let id = ViewId { epoch: u64::MAX, coordinator: identity(3) };
         Message::Pulse(Pulse {
             host: u64::MAX,
+            digest: u64::MAX,
             uptime_ms: u32::MAX,
             state: NodeState::Draining,
             healthy: true,

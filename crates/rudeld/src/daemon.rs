@@ -82,9 +82,11 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
         cluster: config.cluster.name.clone(),
         name: name.clone(),
         host: host_number(&heartbeat_links),
+        digest: config_digest(&config, seed),
         quorum: config.cluster.quorum,
         timeout: config.heartbeat.timeout,
         interval: config.heartbeat.interval,
+        handover: false,
         weight: config.node.weight,
     };
 
@@ -274,6 +276,7 @@ impl Daemon {
                     | Event::Stalled { .. }
                     | Event::LeftOut { .. }
                     | Event::Duplicate { .. }
+                    | Event::Mismatch { .. }
                     | Event::Full { .. } => tracing::warn!(kind = event.kind(), %node, "{event}"),
                     _ => tracing::info!(kind = event.kind(), %node, "{event}"),
                 }
@@ -512,6 +515,27 @@ fn host_number(links: &[Link]) -> u64 {
         Sha256::new().chain_update(b"rudel host\0").chain_update(machine_id).chain_update(mac).finalize();
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&digest[..8]);
+    u64::from_be_bytes(bytes)
+}
+
+/// A number made of all that must be the same on every node. Everything here is in the order of the file: nodes that
+/// list the same interfaces in another order are told to copy the file.
+fn config_digest(config: &Config, seed: u32) -> u64 {
+    let mut digest = Sha256::new().chain_update(b"rudel configuration\0").chain_update(seed.to_be_bytes());
+    let mut add = |text: String| {
+        digest.update(text);
+        digest.update(b"\0");
+    };
+    add(config.cluster.quorum.to_string());
+    add(config.heartbeat.timeout.as_micros().to_string());
+    add(config.heartbeat.interval.as_micros().to_string());
+    for interface in &config.interfaces {
+        // Names of interfaces may differ from node to node; what happens on them may not.
+        add(format!("{} {} {}", interface.side, interface.hash, interface.cluster_mac()));
+        interface.addresses.iter().for_each(|cidr| add(cidr.address().to_string()));
+    }
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&digest.finalize()[..8]);
     u64::from_be_bytes(bytes)
 }
 

@@ -209,6 +209,7 @@ mod tests {
             Proto::Stalled { buckets: 1, unscheduled: Duration::ZERO },
             Proto::LeftOut { view: ViewId::NONE },
             Proto::Duplicate { fenced: true },
+            Proto::Mismatch { node: node.clone() },
             Proto::Full { node },
         ];
         for event in all {

@@ -21,13 +21,13 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rudel_datapath::{BucketTable, Datapath, InterfaceCounters, LeaseUntil};
+use rudel_datapath::{BucketState, BucketTable, Datapath, InterfaceCounters, LeaseUntil};
 use rudel_proto::id::{Incarnation, NodeId};
 use rudel_proto::record::Record;
 use rudel_proto::seal::{DATAGRAM_LEN_MAX, Rejection};
 use rudel_proto::share::Owners;
 use rudel_proto::status::Status;
-use rudel_proto::{Command, Event, Node, Output, Time};
+use rudel_proto::{Command, Event, Node, Output, Table, Time};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::{mpsc, oneshot};
 
@@ -264,8 +264,8 @@ impl<D: Datapath> Turn<D> {
                         self.node.handle_pulse_sent(now());
                     }
                 }
-                Output::Own(owned) => {
-                    self.datapath.write_table(&BucketTable::owning(owned.iter()))?;
+                Output::Table(table) => {
+                    self.datapath.write_table(&buckets(&table))?;
                     self.elect();
                 }
                 Output::Lease(until) => {
@@ -431,6 +431,13 @@ impl<D: Datapath> Turn<D> {
             counts: self.counts.clone(),
         }
     }
+}
+
+fn buckets(table: &Table) -> BucketTable {
+    let mut buckets = BucketTable::owning((table.owned - table.contested).iter());
+    table.contested.iter().for_each(|bucket| buckets.set(bucket, BucketState::OwnedWhileKept));
+    table.kept.iter().for_each(|bucket| buckets.set(bucket, BucketState::Kept));
+    buckets
 }
 
 fn now() -> Time {

@@ -1,8 +1,9 @@
 //! R6: who makes a new view, when, and what is in it.
 
 use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
 
-use super::{Action, Machine, Phase};
+use super::{Action, Machine, Origin, Phase};
 use crate::event::Event;
 use crate::id::{Identity, NodeId, NodeName, ViewId};
 use crate::share::{self, Candidate, NOBODY, Owners};
@@ -21,6 +22,18 @@ pub(super) struct Want {
     change: Option<(Reason, NodeId)>,
 }
 
+impl Want {
+    /// It is remembered, so it is part of the state.
+    pub(super) fn fingerprint<H: Hasher>(&self, origin: &Origin<'_>, state: &mut H) {
+        origin.view_id(self.against.0, state);
+        origin.view_id(self.against.1, state);
+        (&self.members, self.change.map(|(reason, about)| (reason as u8, about))).hash(state);
+        for candidate in &self.candidates {
+            (candidate.id, candidate.weight, candidate.gains).hash(state);
+        }
+    }
+}
+
 impl Machine {
     /// Makes a new view if one is wanted and it is this node's turn.
     pub(super) fn coordinate(&mut self, now: Time) {
@@ -34,11 +47,13 @@ impl Machine {
             return;
         };
         let since = *self.wanted_since.get_or_insert(now);
-        // Only a view of others, heard of but not seen: it is on its way in most cases.
-        let patience = if reason == Reason::Merged && self.view.is_some() {
-            self.config.interval * 2
-        } else {
-            Default::default()
+        let patience = match reason {
+            // A view of others, heard of but not seen: it is on its way in most cases.
+            Reason::Merged if self.view.is_some() => self.config.interval * 2,
+            // Who comes, or can take more than before, seldom comes alone, and nobody is served worse meanwhile:
+            // else 32 nodes that start together make hundreds of views in a millisecond.
+            Reason::Joined | Reason::Merged | Reason::Balance => self.config.interval,
+            Reason::Start | Reason::Expired | Reason::Left | Reason::Weight => Default::default(),
         };
         let turn = since + self.config.timeout * rank + patience;
         if now < turn {
@@ -102,13 +117,21 @@ impl Machine {
     fn wanted_members(&mut self, now: Time) -> Vec<Member> {
         let mut wanted: BTreeSet<Identity> = BTreeSet::from([self.me]);
         wanted.extend(self.view.iter().flat_map(|view| view.members.iter().map(|m| m.identity)));
+        let mut strangers = Vec::new();
         for (peer, word) in self.heard_peers(now) {
+            if word.digest != self.config.digest {
+                strangers.push(peer.identity);
+                continue;
+            }
             if !matches!(word.state, NodeState::Listening | NodeState::Fenced) {
                 wanted.insert(peer.identity);
             }
             // Whom the view of any live peer names stays until it is over.
             let body = self.bodies.get(&word.adopted);
             wanted.extend(body.iter().flat_map(|view| view.members.iter().map(|m| m.identity)));
+        }
+        for identity in strangers {
+            self.turn_away(identity, |node| Event::Mismatch { node });
         }
         let mut members: Vec<Member> = wanted
             .into_iter()
@@ -141,10 +164,15 @@ impl Machine {
         while members.len() > MEMBERS_MAX {
             let last = members.iter().rposition(|m| !present.contains(&m.identity)).unwrap_or(MEMBERS_MAX);
             let dropped = members.remove(last);
-            if self.turned_away.insert(dropped.identity) {
-                let node = self.name_of(dropped.identity.id);
-                self.actions.push_back(Action::Event(Event::Full { node }));
-            }
+            self.turn_away(dropped.identity, |node| Event::Full { node });
+        }
+    }
+
+    /// Tells once of a node that cannot be a member.
+    fn turn_away(&mut self, identity: Identity, event: impl FnOnce(Option<NodeName>) -> Event) {
+        if self.turned_away.insert(identity) {
+            let node = self.name_of(identity.id);
+            self.actions.push_back(Action::Event(event(node)));
         }
     }
 

@@ -62,6 +62,7 @@ impl Machine {
     pub(super) fn stall(&mut self, now: Time) {
         let buckets = self.owned.len();
         self.stalled_at = Some(now);
+        self.keep_nothing();
         if buckets > 0 {
             self.own(BucketSet::EMPTY);
             let unscheduled = self.unscheduled;

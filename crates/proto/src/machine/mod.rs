@@ -16,6 +16,8 @@
 //! `Own` that takes away comes before the pulse that says so.
 
 mod coordinate;
+mod fingerprint;
+mod handover;
 mod judge;
 mod lease;
 mod peer;
@@ -39,6 +41,8 @@ use crate::status::{PeerStatus, Status};
 use crate::time::Time;
 use crate::view::View;
 use crate::wire::{Audit, HEARD_MAX, Heard, Message, NodeState, Pulse};
+
+pub use fingerprint::Origin;
 
 use coordinate::Want;
 use peer::{Contact, Peer};
@@ -70,7 +74,7 @@ pub enum Command {
     /// Says whether any link to the clients is there. Without one the node owns nothing, and takes part again as after
     /// a stall (R7) when one returns.
     Connected(bool),
-    /// Buckets that were given up, but whose connections are still served here.
+    /// Which of the buckets that were given up still have open connections here; the others are kept no longer.
     Keeping(BucketSet),
     /// The packet counts that the next pulses carry, one per interface.
     Audit(Vec<Audit>),
@@ -90,6 +94,8 @@ pub enum Action {
     },
     /// From now on the kernel must pass these buckets and no others.
     Own(BucketSet),
+    /// What is kept ([`Machine::kept`]) or contested ([`Machine::contested`]) has changed: tell the kernel.
+    Keep,
     /// The kernel may pass packets until then.
     Lease(Time),
     /// Tell people.
@@ -139,6 +145,7 @@ pub struct Machine {
     leaving: bool,
     leaving_since: Time,
     keeping: BucketSet,
+    contested: BucketSet,
     audits: Vec<Audit>,
 
     started_at: Time,
@@ -214,6 +221,7 @@ impl Machine {
             leaving: false,
             leaving_since: now,
             keeping: BucketSet::EMPTY,
+            contested: BucketSet::EMPTY,
             audits: Vec::new(),
             started_at: now,
             listen_since: now,
@@ -319,7 +327,7 @@ impl Machine {
                     self.stall(now);
                 }
             }
-            Command::Keeping(keeping) => self.keeping = keeping,
+            Command::Keeping(still_open) => self.keep_only(still_open),
             Command::Audit(audits) => {
                 self.audits = audits;
                 self.audits.truncate(crate::wire::AUDITS_MAX);
@@ -405,6 +413,7 @@ impl Machine {
             view: self.view.clone(),
             promise: self.promise,
             owned: self.owned,
+            kept: self.keeping,
             weight: self.weight,
             healthy: self.healthy && self.connected,
             peers,
@@ -662,6 +671,7 @@ impl Machine {
             self.pay_debts(now);
         }
         self.gain(now);
+        self.contest(now);
         self.repeat(now);
         self.leave(now);
         self.forget(now);
@@ -699,10 +709,15 @@ impl Machine {
             return;
         }
         let (now, mine) = (self.observed_at, self.view_id());
+        // Of two groups with different configurations, which met, the one with the lower view yields to the other:
+        // they hash flows differently, so there is no view that both could serve by.
+        let yields_to = |word: &Pulse| match word.digest == self.config.digest {
+            true => word.settled && self.bodies.get(&word.adopted).is_some_and(|view| !view.names(self.me)),
+            false => true,
+        };
         let left_out_by = self
             .heard_peers(now)
-            .filter(|(_, word)| word.settled && word.adopted > mine)
-            .find(|(_, word)| self.bodies.get(&word.adopted).is_some_and(|view| !view.names(self.me)))
+            .find(|(_, word)| word.adopted > mine && yields_to(word))
             .map(|(_, word)| word.adopted);
         if let Some(view) = left_out_by {
             self.give_up_all();
@@ -733,9 +748,11 @@ impl Machine {
         self.debts.extend(former.filter(|identity| *identity != self.me));
         self.debts.retain(|identity| !view.names(*identity));
 
-        let kept = self.owned & view.owned_by(self.me.id);
-        if kept != self.owned {
-            self.own(kept);
+        let retained = self.owned & view.owned_by(self.me.id);
+        if retained != self.owned {
+            let given_up = self.owned - retained;
+            self.own(retained);
+            self.keep(given_up);
         }
         self.adopted_at = now;
         self.gained_since_adoption = 0;
@@ -845,7 +862,9 @@ impl Machine {
             word.weight > 0 && word.healthy && matches!(word.state, NodeState::Active | NodeState::Joining)
         });
         let patience = if heirs { self.config.timeout * 5 } else { self.config.interval };
-        if self.owned.is_empty() || now >= self.leaving_since + patience {
+        // What is kept is waited for, however long: the daemon's drain time-out ends it.
+        let served = self.owned.is_empty() && self.keeping.is_empty();
+        if served || !self.owned.is_empty() && now >= self.leaving_since + patience {
             self.give_up_all();
             self.phase = Phase::Goodbye { said: 1, next: now + self.config.interval / 4 };
             self.pulse(now);
@@ -877,6 +896,7 @@ impl Machine {
     }
 
     fn give_up_all(&mut self) {
+        self.keep_nothing();
         if !self.owned.is_empty() {
             self.own(BucketSet::EMPTY);
         }
@@ -900,8 +920,11 @@ impl Machine {
 
     /// The history of a change of views, the view itself first.
     fn tell_changes(&mut self, now: Time, previous: Option<&View>, view: &View) {
-        let before = previous.map_or(&share::NOBODY, |old| &old.owners);
-        let moved = share::moved(before, &view.owners);
+        let moved = match previous {
+            Some(old) => share::moved(&old.owners, &view.owners),
+            // What was before it came, a joiner does not know; what it gets, it does.
+            None => share::count(&view.owners, self.me.id),
+        };
         let mut events = vec![Event::View {
             id: view.id,
             reason: view.reason,
@@ -920,6 +943,8 @@ impl Machine {
         }
         for new in view.members.iter().filter(|new| new.identity != self.me) {
             match previous.and_then(|old| old.member(new.identity)) {
+                // To a joiner the others are not new.
+                None if previous.is_none() && view.subject != new.identity.id => {}
                 None => events.push(Event::Joined { node: self.name_of(new.identity.id) }),
                 Some(old) if old.weight != new.weight => {
                     let node = self.name_of(new.identity.id);
@@ -962,6 +987,7 @@ impl Machine {
         let uptime = now.since(self.started_at).as_millis();
         let message = Message::Pulse(Pulse {
             host: self.config.host,
+            digest: self.config.digest,
             uptime_ms: u32::try_from(uptime).unwrap_or(u32::MAX),
             state: said.state,
             healthy: said.healthy,
