@@ -18,6 +18,9 @@ use rudel_datapath::{BucketTable, Datapath, Filter, HashMode, InterfaceOptions, 
 const ROUNDS: usize = 40;
 const REPEAT: u32 = 100_000;
 
+/// What is measured, by which filter, on which packet, owned or not, and the verdict that proves it.
+type Kind<'a> = (&'a str, &'a Filter, &'a [u8], bool, Option<Verdict>);
+
 fn main() {
     require_bpf!("bench filter");
     // `cargo test --benches` runs this, too, and wants to know only whether it works.
@@ -44,7 +47,7 @@ fn main() {
     let v4 = ip_frame(&ip(CLIENT4, VIP4, TCP, &tcp_syn(40_000, 80)));
     let v6 = ip_frame(&ip(CLIENT6, VIP6, TCP, &tcp_syn(40_000, 80)));
     let other = frame_to([2; 6], 0x0800, &v4[14..]);
-    let kinds: [(&str, &Filter, &[u8], bool, Option<Verdict>); 7] = [
+    let kinds: [Kind; 7] = [
         ("not to the cluster", &by_port, &other, true, None),
         ("ignored, IPv4, source-ip", &by_address, &v4, false, Some(Verdict::Ignored)),
         ("ignored, IPv4, source-ip-port", &by_port, &v4, false, Some(Verdict::Ignored)),

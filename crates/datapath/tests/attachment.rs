@@ -272,7 +272,14 @@ fn the_pin_of_an_interface_that_went_away_is_in_nobody_s_way() {
     wire.node.ip("link set node0 up");
     wire.peer.ip("link set peer0 up");
 
+    // Even with a program on it, it is not the one that our pin leads to.
+    let object = concat!(env!("OUT_DIR"), "/baseline.bpf.o");
+    wire.node.ip(&format!("link set dev node0 xdpgeneric obj {object} sec xdp"));
     let mut second = wire.open();
+    let error = wire.attach(&mut second, &wire.options()).expect_err("occupied");
+    assert!(matches!(error, Error::Occupied { .. }), "{error:?}");
+    wire.node.ip("link set dev node0 xdpgeneric off");
+
     wire.attach(&mut second, &wire.options()).expect("attach");
     serve(&mut second);
     wire.send_until(&second, Verdict::Passed);
