@@ -321,15 +321,24 @@ impl Lab {
     /// BPF pins, the namespace itself). Only its disk stays.
     pub fn power_off(&mut self, name: &str) -> Result<()> {
         self.set_link(name, false)?;
+        self.node_mut(name).kill_all();
+        // With its namespace the interface would vanish too, but some time later, and a machine that boots again at once
+        // would find its port taken.
+        self.switch.ip(&format!("link del {}\n", port_of(name)))?;
         self.node_mut(name).lose_memory()
     }
 
-    /// Boots a node that was powered off: a new namespace on the switch, servers, daemon.
-    pub fn power_on(&mut self, name: &str) -> Result<()> {
+    /// Boots a node that was powered off: a new namespace on the switch. Nothing runs in it yet.
+    pub fn boot(&mut self, name: &str) -> Result<()> {
         let namespace = self.host(name)?;
         let clients = self.clients.len();
+        self.node_mut(name).plug_in(namespace, clients)
+    }
+
+    /// Boots a node that was powered off and starts its servers and its daemon.
+    pub fn power_on(&mut self, name: &str) -> Result<()> {
+        self.boot(name)?;
         let node = self.node_mut(name);
-        node.plug_in(namespace, clients)?;
         node.start_services()?;
         node.start_daemon()
     }

@@ -216,6 +216,11 @@ fn a_machine_without_power_loses_all_but_its_disk() {
     lab.power_off("n2").expect("off");
     assert!(!run.exists() && state.join("x").exists() && !lab.node("n2").namespace().exists());
     assert!(!lab.bpffs().join("rudel/lab-n2").exists() && lab.bpffs().join("rudel/lab-n1").exists());
+    // Off and on at once: no trace of the former life is in the way of the next.
+    for _ in 0..5 {
+        lab.boot("n2").expect("on");
+        lab.power_off("n2").expect("off");
+    }
 }
 
 #[test]
