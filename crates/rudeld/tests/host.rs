@@ -5,12 +5,12 @@ mod netns;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netns::{Netns, enter, eventually, join, skipped};
 use rudeld::host::links::{LinkEvent, Monitor};
@@ -214,10 +214,18 @@ fn settings_of_others_are_left_alone() {
     world.node.write_sysctl(&format!("net/ipv4/conf/{NIC}/arp_announce"), "2");
     let host = world.prepare(&plan(MULTICAST_MAC, &[])).unwrap();
     assert_eq!(world.settings(), ["2", "2", "1"]);
-    // Changed by an administrator while we were there.
+    // Set back by an administrator while we were there.
     world.node.write_sysctl(DROP_UNICAST, "0");
     world.restore(host);
     assert_eq!(world.settings(), ["2", "2", "0"]);
+
+    // Changed to something that is neither ours nor the original.
+    world.node.write_sysctl(&format!("net/ipv4/conf/{NIC}/arp_announce"), "0");
+    let host = world.prepare(&plan(UNICAST_MAC, &[])).unwrap();
+    assert_eq!(world.conf("arp_announce"), "2");
+    world.node.write_sysctl(&format!("net/ipv4/conf/{NIC}/arp_announce"), "1");
+    world.restore(host);
+    assert_eq!(world.conf("arp_announce"), "1");
 
     let host = world.prepare(&plan(UNICAST_MAC, &[VIP])).unwrap();
     world.node.write_sysctl(&format!("net/ipv4/conf/{NIC}/arp_ignore"), "0");
@@ -371,25 +379,22 @@ fn kill_nine_at_any_moment_loses_nothing() {
     }
     let world = World::new();
     world.node.write_sysctl(&format!("net/ipv4/conf/{NIC}/arp_announce"), "1");
-    for round in 0..40_u64 {
+    const ROUNDS: u32 = 60;
+    for round in 0..ROUNDS {
         let mut victim = Command::new(std::env::current_exe().unwrap())
             .args(["victim", "--exact", "--nocapture"])
             .env(VICTIM, format!("{}:{}", world.node.name(), world.journal.display()))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        // Wait for the first round, then a different bit of the following ones each time.
-        let mut lines = std::io::BufReader::new(victim.stdout.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("round") {
-            line.clear();
-            assert_ne!(
-                std::io::BufRead::read_line(&mut lines, &mut line).unwrap(),
-                0,
-                "the victim died by itself"
-            );
-        }
-        std::thread::sleep(Duration::from_micros(round * 137 % 4000));
+        let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+        let mut prepared = || {
+            assert!(lines.any(|line| line.unwrap().contains("round")), "the victim has died by itself");
+            Instant::now()
+        };
+        // See how long a round takes, and strike at another point of it each time.
+        let (first, second) = (prepared(), prepared());
+        std::thread::sleep((second - first) * round / ROUNDS);
         victim.kill().unwrap();
         victim.wait().unwrap();
         // Every other time a start comes in between.
