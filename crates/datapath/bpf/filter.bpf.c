@@ -120,7 +120,7 @@ static __always_inline __u32 bucket_of(const struct flow *flow)
 static __always_inline int judge(const struct flow *flow)
 {
 	const __u32 only = 0;
-	const struct bucket_table *table;
+	const volatile struct bucket_table *table;
 	const volatile struct lease *held;
 	struct bucket_counters *counts;
 	__u32 bucket = bucket_of(flow);

@@ -336,8 +336,15 @@ fn a_crashed_node_can_be_fenced_and_cleaned_from_outside() {
     assert!(wire.node.has_xdp("node0"), "the filter stays");
     drop(reader);
 
+    // Whoever else holds the link, it comes off.
+    let pin = dir.join(format!("link_{}", wire.options().ifindex));
+    let shown = run(&["bpftool", "link", "show", "pinned", pin.to_str().expect("a path")]);
+    let (number, _) = shown.split_once(':').expect("the link's number");
+    let other = wire.bpffs.root().join("other");
+    run(&["bpftool", "link", "pin", "id", number, other.to_str().expect("a path")]);
     assert!(clean(&dir).expect("clean"));
     assert!(!dir.exists() && !wire.node.has_xdp("node0"));
+    std::fs::remove_file(other).expect("remove the other pin");
 }
 
 #[test]

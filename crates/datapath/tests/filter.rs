@@ -318,6 +318,8 @@ fn headers_that_contradict_themselves() {
     };
     let mut overlong = extension(TCP, 0, &tcp_syn(40_000, 443));
     overlong[1] = 200;
+    let mut overlong_end = extension(NO_NEXT, 0, &[]);
+    overlong_end[1] = 1;
     let mut no_length = v4.clone();
     no_length[2..4].fill(0);
     let mut jumbo = v6.clone();
@@ -341,6 +343,11 @@ fn headers_that_contradict_themselves() {
             (
                 "v6 extension header beyond the packet",
                 ip_frame(&ip(CLIENT6, VIP6, ROUTING, &overlong)),
+                MALFORMED,
+            ),
+            (
+                "v6 last header beyond the packet",
+                ip_frame(&ip(CLIENT6, VIP6, ROUTING, &overlong_end)),
                 MALFORMED,
             ),
             ("v6 eight extension headers", chain(8), PASSED),
