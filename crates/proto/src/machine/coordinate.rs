@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
 use super::{Action, Machine, Origin, Phase};
 use crate::event::Event;
@@ -20,6 +21,18 @@ pub(super) struct Want {
     candidates: Vec<Candidate>,
     /// Why, and about whom; `None` if the present view will do.
     change: Option<(Reason, NodeId)>,
+}
+
+impl Want {
+    /// It is remembered, so it is part of the state.
+    pub(super) fn fingerprint<H: Hasher>(&self, origin: &Origin<'_>, state: &mut H) {
+        origin.view_id(self.against.0, state);
+        origin.view_id(self.against.1, state);
+        (&self.members, self.change.map(|(reason, about)| (reason as u8, about))).hash(state);
+        for candidate in &self.candidates {
+            (candidate.id, candidate.weight, candidate.gains).hash(state);
+        }
+    }
 }
 
 impl Want {
