@@ -60,8 +60,8 @@ fn a_wrong_key() {
     let Some(_serial) = root() else { return };
     let (mut lab, before) = cluster_and_stranger();
     let key = lab.dir().join("other.key");
-    let made = Command::new(rudel_lab::rudel().expect("the tool")).args(["key", "new"]).arg(&key).status();
-    assert!(made.expect("rudel runs").success());
+    let made = Command::new(rudel_lab::rudel().expect("the tool")).args(["key", "new"]).arg(&key).output();
+    assert!(made.expect("rudel runs").status.success());
     let config = lab.dir().join("other.toml");
     fs::write(&config, lab.settings().to_toml(&key)).expect("a configuration");
     lab.node_mut("n4").set_config(config);

@@ -27,10 +27,10 @@ pub(crate) fn skip(reason: &str) {
     say(&format!("SKIPPED: {reason}"));
 }
 
-/// Prints a line past the test runner's capture.
+/// Prints a line of its own past the test runner's capture, which may have begun one.
 pub(crate) fn say(line: &str) {
     let test = std::thread::current().name().unwrap_or("").to_owned();
-    let _ = writeln!(std::io::stderr(), "{line} ({test})");
+    let _ = writeln!(std::io::stderr(), "\n{line} ({test})");
 }
 
 pub(crate) fn second(seconds: u64) -> Duration {
