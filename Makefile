@@ -1,7 +1,7 @@
 # make demo     see a cluster at work on this machine, in network namespaces (root)
 # make test     everything that CI runs, in rings from the cheapest to the dearest
 #
-# The rings one by one: fmt clippy unit sim bpf e2e. What each is for stands in docs/testing.md.
+# The rings one by one: fmt clippy unit sim bpf host e2e. What each is for stands in docs/testing.md.
 
 CARGO ?= cargo
 # The lab and the packet filter need root; cargo, and so the build, does not.
@@ -12,7 +12,7 @@ HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 RUNNER := CARGO_TARGET_$(shell echo '$(HOST)' | tr 'a-z-' 'A-Z_')_RUNNER
 AS_ROOT := $(if $(SUDO),$(RUNNER)="$(SUDO)")
 
-.PHONY: all setup build release demo test fmt fmt-fix clippy unit sim bpf e2e bench doc clean
+.PHONY: all setup build release demo test fmt fmt-fix clippy unit sim bpf host e2e bench doc clean
 all: build
 
 setup:
@@ -34,6 +34,7 @@ test: setup
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory sim
 	@$(MAKE) --no-print-directory bpf
+	@$(MAKE) --no-print-directory host
 	@$(MAKE) --no-print-directory e2e
 
 fmt:
@@ -45,9 +46,9 @@ fmt-fix:
 clippy: setup
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-# Neither root nor namespaces. The simulation and the packet filter have rings of their own.
+# Neither root nor namespaces. What is left out here has a ring of its own.
 unit: setup
-	$(CARGO) test --workspace --exclude rudel-sim --exclude rudel-datapath --exclude rudel-lab
+	$(CARGO) test --workspace --exclude rudel-sim --exclude rudel-datapath --exclude rudel-lab --exclude rudeld
 	$(CARGO) test -p rudel-lab --lib --bins
 
 # The protocol in a world of its own, with every fault from a seed.
@@ -56,7 +57,11 @@ sim:
 
 # The packet filter as a function: verdicts of the kernel for a table of packets.
 bpf: setup
-	$(AS_ROOT) $(CARGO) test -p rudel-datapath
+	$(AS_ROOT) $(CARGO) test -p rudel-datapath -- --show-output
+
+# What the daemon does to a host, one part at a time, in namespaces: addresses, settings, neighbours, heartbeats.
+host: setup
+	$(AS_ROOT) $(CARGO) test -p rudeld -- --show-output
 
 # Real daemons, real servers, real traffic, in network namespaces; one lab at a time.
 e2e: setup
