@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
-use std::hash::{Hash, Hasher};
 
 use super::{Action, Machine, Origin, Phase};
 use crate::event::Event;
@@ -21,18 +20,6 @@ pub(super) struct Want {
     candidates: Vec<Candidate>,
     /// Why, and about whom; `None` if the present view will do.
     change: Option<(Reason, NodeId)>,
-}
-
-impl Want {
-    /// It is remembered, so it is part of the state.
-    pub(super) fn fingerprint<H: Hasher>(&self, origin: &Origin<'_>, state: &mut H) {
-        origin.view_id(self.against.0, state);
-        origin.view_id(self.against.1, state);
-        (&self.members, self.change.map(|(reason, about)| (reason as u8, about))).hash(state);
-        for candidate in &self.candidates {
-            (candidate.id, candidate.weight, candidate.gains).hash(state);
-        }
-    }
 }
 
 impl Want {
@@ -128,7 +115,8 @@ impl Machine {
     }
 
     fn wanted_members(&mut self, now: Time) -> Vec<Member> {
-        let mut wanted: BTreeSet<Identity> = BTreeSet::from([self.me]);
+        let mut wanted = vec![self.me];
+        let mut views = vec![self.view_id()];
         wanted.extend(self.view.iter().flat_map(|view| view.members.iter().map(|m| m.identity)));
         let mut strangers = Vec::new();
         for (peer, word) in self.heard_peers(now) {
@@ -137,12 +125,17 @@ impl Machine {
                 continue;
             }
             if !matches!(word.state, NodeState::Listening | NodeState::Fenced) {
-                wanted.insert(peer.identity);
+                wanted.push(peer.identity);
             }
             // Whom the view of any live peer names stays until it is over.
-            let body = self.bodies.get(&word.adopted);
-            wanted.extend(body.iter().flat_map(|view| view.members.iter().map(|m| m.identity)));
+            if !views.contains(&word.adopted) {
+                views.push(word.adopted);
+                let body = self.bodies.get(&word.adopted);
+                wanted.extend(body.iter().flat_map(|view| view.members.iter().map(|m| m.identity)));
+            }
         }
+        wanted.sort_unstable();
+        wanted.dedup();
         for identity in strangers {
             self.turn_away(identity, |node| Event::Mismatch { node });
         }
@@ -244,12 +237,20 @@ impl Machine {
                 })
             });
         }
-        let Some((peer, _)) = self.heard_peers(now).find(|(peer, _)| peer.identity == identity) else {
+        let Some(word) = self
+            .peers
+            .get(&identity.id)
+            .filter(|peer| peer.identity == identity && peer.is_heard(now, self.config.timeout))
+            .filter(|_| !self.is_gone(identity))
+            .and_then(|peer| peer.word.as_ref())
+        else {
             return false;
         };
         let timeout_us = self.config.timeout.as_micros();
+        // Members and words are sorted alike, so one pass over the word finds all.
+        let mut entries = word.heard.iter();
         others.into_iter().all(|m| {
-            peer.witness(m.identity.id).is_some_and(|entry| {
+            entries.by_ref().find(|entry| entry.identity.id >= m.identity.id).is_some_and(|entry| {
                 entry.identity == m.identity && entry.proven && u128::from(entry.age_us) < timeout_us
             })
         })

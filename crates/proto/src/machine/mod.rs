@@ -17,7 +17,6 @@
 
 mod coordinate;
 mod fingerprint;
-mod fingerprint;
 mod handover;
 mod judge;
 mod lease;
@@ -42,8 +41,6 @@ use crate::status::{PeerStatus, Status};
 use crate::time::Time;
 use crate::view::View;
 use crate::wire::{Audit, HEARD_MAX, Heard, Message, NodeState, Pulse};
-
-pub use fingerprint::Origin;
 
 pub use fingerprint::Origin;
 
