@@ -8,7 +8,6 @@ use rudel_proto::event::Event;
 use rudel_proto::id::{Incarnation, ViewId};
 use rudel_proto::machine::{Action, Machine};
 use rudel_proto::seal::Sender;
-use rudel_proto::view::View;
 use rudel_proto::wire::Message;
 use rudel_proto::{Command, Node, Output, Time};
 
@@ -132,6 +131,7 @@ impl Brain {
                     Act::Send { packet: Packet::Open(Rc::new((sender, message))), pulse }
                 }
                 Action::Own(owned) => Act::Own(owned),
+                Action::Keep => Act::Own(machine.owned()),
                 Action::Lease(until) => Act::Lease(until),
                 Action::Event(event) => Act::Event(event),
                 Action::Incarnation(incarnation) => Act::Incarnation(incarnation),
@@ -141,11 +141,13 @@ impl Brain {
                 Output::Send { datagram, pulse } => {
                     Act::Send { packet: Packet::Sealed(datagram.into()), pulse }
                 }
-                Output::Own(owned) => Act::Own(owned),
+                Output::Table(table) => Act::Own(table.owned),
                 Output::Lease(until) => Act::Lease(until),
                 Output::Event(event) => Act::Event(event),
                 Output::Incarnation(incarnation) => Act::Incarnation(incarnation),
                 Output::Stopped => Act::Stopped,
+                // No world asks a node to record.
+                Output::Record(_) => return self.poll(),
                 Output::Timeout(_) => return None,
             }),
         }
@@ -183,8 +185,11 @@ pub(crate) struct Process {
     pub(crate) armed: Vec<(Point, u64)>,
     /// When the world will look at it next.
     pub(crate) wake_at: Option<Moment>,
-    /// The view that it had when the world last looked, and the highest that it ever had.
-    pub(crate) view: Option<View>,
+    /// The view that it had when the world last looked, the last that it told of, and the highest that it ever had.
+    pub(crate) view: Option<ViewId>,
+    pub(crate) told: ViewId,
+    /// The clock as it last told the protocol.
+    pub(crate) looked_at: Time,
     pub(crate) highest: ViewId,
 }
 

@@ -117,8 +117,8 @@ impl Judge {
         self.passing[node]
     }
 
-    /// Checks a view that a node has adopted; `previous` is what it was made from, if this node made it.
-    pub(crate) fn view(&mut self, view: &View, previous: Option<&View>) -> Result<(), String> {
+    /// Checks a view that a node has adopted.
+    pub(crate) fn view(&mut self, view: &View) -> Result<(), String> {
         if !view.is_well_formed() {
             return Err(format!("not well formed: {view:?}"));
         }
@@ -130,11 +130,23 @@ impl Judge {
             };
         }
         self.views.insert(view.id, view.clone());
-        check_quotas(view)?;
-        match previous {
-            Some(previous) => check_movement(previous, view),
-            None => Ok(()),
+        check_quotas(view)
+    }
+
+    /// L3: nobody loses a bucket while it gains another, compared with one of the views that somebody serves by.
+    pub(crate) fn change(&self, bases: &[ViewId], to: ViewId) -> Result<(), String> {
+        let Some(view) = self.views.get(&to) else {
+            return Ok(());
+        };
+        let mut first = Ok(());
+        for base in bases.iter().filter_map(|base| self.views.get(base)) {
+            let checked = check_movement(base, view);
+            if checked.is_ok() {
+                return checked;
+            }
+            first = first.and(checked);
         }
+        first
     }
 }
 
@@ -178,7 +190,7 @@ fn check_quotas(view: &View) -> Result<(), String> {
     Ok(())
 }
 
-/// L3: nobody loses a bucket while it gains another.
+/// Nobody loses a bucket while it gains another.
 fn check_movement(previous: &View, view: &View) -> Result<(), String> {
     for member in &view.members {
         let id = member.identity.id;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rudel_proto::bucket::BucketSet;
+use rudel_proto::event::Event;
 use rudel_proto::id::{ClusterName, Identity, Incarnation, NodeName, ViewId};
 use rudel_proto::machine::Machine;
 use rudel_proto::seal::{ClusterKey, Keys};
@@ -438,6 +439,8 @@ impl World {
             cluster: ClusterName::new("sim").expect("a good name"),
             name: NodeName::new(&format!("n{node:02}")).expect("a good name"),
             host: 1 + node as u64,
+            digest: 0,
+            handover: false,
             quorum: self.settings.quorum,
             timeout: self.settings.timeout,
             interval: self.settings.interval,
@@ -465,6 +468,8 @@ impl World {
             armed: Vec::new(),
             wake_at: None,
             view: None,
+            told: ViewId::NONE,
+            looked_at: Time::ZERO,
             highest: ViewId::NONE,
         });
         self.run(node);
@@ -569,6 +574,7 @@ impl World {
                 }
                 Step::Input(at, input) => {
                     process.step = Step::Poll;
+                    process.looked_at = at;
                     let trace = self.settings.trace.then(|| format!("{input:?}"));
                     let accepted = process.brain.handle(at, input);
                     if let Some(input) = trace.filter(|_| !accepted) {
@@ -601,6 +607,7 @@ impl World {
                 }
                 Step::SentAt(at) => {
                     process.step = Step::Poll;
+                    process.looked_at = at;
                     process.brain.handle_pulse_sent(at);
                     self.look_at_view(node);
                 }
@@ -642,7 +649,10 @@ impl World {
                 self.look(node);
             }
             Act::Lease(until) => self.write_lease(node, until),
-            Act::Event(event) => self.note(|| format!("n{node} tells {}: {event}", event.kind())),
+            Act::Event(event) => {
+                self.note(|| format!("n{node} tells {}: {event}", event.kind()));
+                self.hear_of_view(node, &event);
+            }
             Act::Incarnation(incarnation) => {
                 self.note(|| format!("n{node} is now in run {}", incarnation.0));
                 self.hosts[node].next_incarnation = incarnation.0 + 1;
@@ -724,9 +734,12 @@ impl World {
         let now = self.now;
         let host = &mut self.hosts[node];
         let local = host.clock.read(now);
-        let lapsed = local >= host.kernel.lease && !host.kernel.owned.is_empty();
+        // What the daemon could know when it looked. It may lose the processor between its look and the write;
+        // whether that does harm is what S1 and S2 say.
+        let looked_at = host.process.as_ref().map_or(local, |process| process.looked_at);
+        let lapsed = looked_at >= host.kernel.lease && !host.kernel.owned.is_empty();
         if lapsed && until > local {
-            let (late, owned) = (local.since(host.kernel.lease), host.kernel.owned);
+            let (late, owned) = (looked_at.since(host.kernel.lease), host.kernel.owned);
             self.violate(
                 "R4 a lapsed lease stays lapsed",
                 format!("n{node} revives a lease {late:?} after it lapsed, owning {owned:?}"),
@@ -754,10 +767,10 @@ impl World {
         };
         let machine = process.brain.machine();
         let view = machine.view();
-        if view.map(|view| view.id) == process.view.as_ref().map(|view| view.id) {
+        if view.map(|view| view.id) == process.view {
             return;
         }
-        let previous = std::mem::replace(&mut process.view, view.cloned());
+        process.view = view.map(|view| view.id);
         let (Some(view), highest, me) = (view.cloned(), process.highest, machine.me()) else {
             self.note(|| format!("n{node} is in no view"));
             return;
@@ -776,9 +789,32 @@ impl World {
         } else if !view.names(me) {
             self.violate("views name who adopts them", format!("n{node} adopts {:?}", view.id));
         }
-        let mine = view.id.coordinator == me;
-        if let Err(what) = self.judge.view(&view, previous.as_ref().filter(|_| mine)) {
+        if let Err(what) = self.judge.view(&view) {
             self.violate("views are exact", format!("n{node}: {what}"));
+        }
+    }
+
+    /// One call of the machine may adopt several views, so least movement is checked by what it tells.
+    fn hear_of_view(&mut self, node: usize, event: &Event) {
+        let others: Vec<ViewId> =
+            self.hosts.iter().filter_map(|host| host.process.as_ref().map(|process| process.told)).collect();
+        let Some(process) = &mut self.hosts[node].process else {
+            return;
+        };
+        match event {
+            Event::View { id, .. } => {
+                let (own, me) = (process.told, process.brain.machine().me());
+                process.told = *id;
+                let bases: Vec<ViewId> =
+                    std::iter::once(own).chain(others).filter(|base| base < id).collect();
+                if id.coordinator == me
+                    && let Err(what) = self.judge.change(&bases, *id)
+                {
+                    self.violate("movement is least", format!("n{node}: {what}"));
+                }
+            }
+            Event::LeftOut { .. } => process.told = ViewId::NONE,
+            _ => {}
         }
     }
 
