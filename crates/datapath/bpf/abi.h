@@ -9,7 +9,7 @@
 
 #include <linux/types.h>
 
-#define ABI_VERSION 1
+#define ABI_VERSION 2
 
 /* Hash classes of flows. One byte of table for each; the bucket is the top byte of a 32-bit hash. */
 #define BUCKET_COUNT 256
@@ -27,8 +27,8 @@
 enum bucket_state {
 	BUCKET_IGNORED = 0,          /* another node's, or nobody's: drop */
 	BUCKET_OWNED = 1,            /* ours: pass while the lease holds */
-	BUCKET_OWNED_WHILE_KEPT = 2, /* reserved for the handover; until it exists, as owned */
-	BUCKET_KEPT = 3,             /* reserved for the handover; until it exists, as ignored */
+	BUCKET_OWNED_WHILE_KEPT = 2, /* ours, but another keeps connections: as owned, less TCP segments unknown here */
+	BUCKET_KEPT = 3,             /* given up with connections open here: pass their segments and nothing else */
 };
 
 /* What becomes of a frame to the cluster MAC. Index into struct interface_counters. */
@@ -40,8 +40,9 @@ enum verdict {
 	VERDICT_CONTROL = 4,   /* ARP, neighbour discovery, IGMP: up untouched, on every node */
 	VERDICT_NOT_IP = 5,    /* any other EtherType: dropped */
 	VERDICT_PROBE = 6,     /* a peer's probe: counted by sender, dropped */
+	VERDICT_LEFT = 7,      /* owned while kept, of a connection unknown here: dropped, left to its keeper */
 };
-#define VERDICT_COUNT 7
+#define VERDICT_COUNT 8
 
 /* Which end of a packet is the flow's own, that is, is hashed first. */
 enum side {
@@ -123,7 +124,7 @@ _Static_assert(sizeof(struct count) == 16, "mirrored in src/abi.rs");
 struct interface_counters {
 	struct count verdicts[VERDICT_COUNT];
 };
-_Static_assert(sizeof(struct interface_counters) == 112, "mirrored in src/abi.rs");
+_Static_assert(sizeof(struct interface_counters) == 128, "mirrored in src/abi.rs");
 
 struct bucket_count {
 	__u64 seen; /* packets of this bucket, whatever became of them */

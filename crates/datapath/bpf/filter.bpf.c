@@ -12,11 +12,14 @@
  *   5. Our bucket, and the lease holds? The destination becomes this interface's own MAC, so that the stack takes the
  *      frame for its own, and up it goes. The lease makes a node whose daemon is dead, stopped or starved fall silent
  *      before others take its buckets over: nobody has to be alive for that.
+ *   6. Only while a bucket moves: its old owner keeps the TCP connections that it knows, and its new owner leaves them
+ *      to it (known.h). All else goes to the new owner.
  *
  * Every drop has a counter with a name (abi.h).
  */
 #include "abi.h"
 #include "hash.h"
+#include "known.h"
 #include "maps.h"
 #include "parse.h"
 
@@ -116,12 +119,23 @@ static __always_inline __u32 bucket_of(const struct flow *flow)
 	return hash >> 24;
 }
 
+/*
+ * The exact clock, although the coarse one costs a third of it: that one lags by two ticks on a busy machine, and by
+ * however long a hypervisor keeps the CPU that moves it. A lease cannot allow for that.
+ */
+static __always_inline bool is_leased(void)
+{
+	const __u32 only = 0;
+	const volatile struct lease *held = bpf_map_lookup_elem(&lease, &only);
+
+	return held && bpf_ktime_get_ns() < held->until_ns;
+}
+
 /* Who takes this flow's packets? */
-static __always_inline int judge(const struct flow *flow)
+static __always_inline int judge(struct xdp_md *ctx, const struct cursor *at, const struct flow *flow)
 {
 	const __u32 only = 0;
 	const volatile struct bucket_table *table;
-	const volatile struct lease *held;
 	struct bucket_counters *counts;
 	__u32 bucket = bucket_of(flow);
 	__u8 state;
@@ -133,22 +147,29 @@ static __always_inline int judge(const struct flow *flow)
 
 	counts->buckets[bucket].seen++;
 	state = table->state[bucket];
-	if (state != BUCKET_OWNED && state != BUCKET_OWNED_WHILE_KEPT)
+	switch (state) {
+	case BUCKET_OWNED:
+		if (!is_leased())
+			return VERDICT_FENCED;
+		break;
+	case BUCKET_OWNED_WHILE_KEPT:
+		if (!is_leased())
+			return VERDICT_FENCED;
+		if (is_tcp(flow) && !is_first(at, flow) && !is_known(ctx, at, flow))
+			return VERDICT_LEFT;
+		break;
+	case BUCKET_KEPT:
+		if (!is_tcp(flow) || is_first(at, flow) || !is_leased() || !is_known(ctx, at, flow))
+			return VERDICT_IGNORED;
+		break;
+	default:
 		return VERDICT_IGNORED;
-
-	/*
-	 * The exact clock, although the coarse one costs a third of it: that one lags by two ticks even on an idle
-	 * machine, and by however long a hypervisor keeps the CPU that moves it. A lease cannot allow for that.
-	 */
-	held = bpf_map_lookup_elem(&lease, &only);
-	if (!held || bpf_ktime_get_ns() >= held->until_ns)
-		return VERDICT_FENCED;
-
+	}
 	counts->buckets[bucket].passed++;
 	return VERDICT_PASSED;
 }
 
-static __always_inline int decide(struct cursor *at)
+static __always_inline int decide(struct xdp_md *ctx, struct cursor *at)
 {
 	struct flow flow;
 	__be16 ethertype;
@@ -172,7 +193,7 @@ static __always_inline int decide(struct cursor *at)
 	default:
 		return VERDICT_NOT_IP;
 	}
-	return rc == PARSED ? judge(&flow) : rc;
+	return rc == PARSED ? judge(ctx, at, &flow) : rc;
 }
 
 SEC("xdp")
@@ -187,7 +208,7 @@ int rudel_filter(struct xdp_md *ctx)
 	if (at.data + ETH_ALEN > at.end || !is_to_cluster(at.data))
 		return XDP_PASS;
 
-	verdict = decide(&at);
+	verdict = decide(ctx, &at);
 
 	counts = bpf_map_lookup_elem(&counters, &slot);
 	if (!counts || verdict < 0 || verdict >= VERDICT_COUNT)

@@ -97,6 +97,12 @@ struct flow {
 	__be16 peer_port;
 	bool ipv6;
 	bool ports; /* the ports are known; of an ICMP echo, both are its identifier */
+
+	/* Where it stands, for whoever must look again; of a packet quoted in an ICMP error, the quoted one. */
+	bool quoted;
+	__u8 protocol;
+	__u32 ip_at;
+	__u32 transport_at;
 };
 
 /* `reversed`: the packet is the one inside an ICMP error, which went the other way. */
@@ -151,7 +157,7 @@ static __always_inline int parse_ethernet(struct cursor *at, __be16 *ethertype)
 	return forget_way(at, *ethertype);
 }
 
-static __always_inline int parse_ports(struct cursor *at, struct flow *flow, __u8 side, bool reversed)
+static __always_inline int parse_ports(struct cursor *at, struct flow *flow, __u8 protocol, __u8 side, bool reversed)
 {
 	struct ports_head *ports = peek(at, sizeof(*ports));
 
@@ -165,6 +171,8 @@ static __always_inline int parse_ports(struct cursor *at, struct flow *flow, __u
 		flow->peer_port = ports->source;
 	}
 	flow->ports = true;
+	flow->protocol = protocol;
+	flow->transport_at = at->offset;
 	return PARSED;
 }
 
@@ -206,6 +214,8 @@ static __always_inline int parse_ipv4(struct cursor *at, struct flow *flow, __u8
 	flow->address[0] = own_is_source(side, reversed) ? ip->saddr : ip->daddr;
 	flow->ipv6 = false;
 	flow->ports = false;
+	flow->quoted = reversed;
+	flow->ip_at = at->offset;
 	*protocol = ip->protocol;
 	*fragment = ip->frag_off & bpf_htons(IPV4_FRAGMENT);
 	at->offset += header_bytes;
@@ -272,6 +282,8 @@ static __always_inline int parse_ipv6(struct cursor *at, struct flow *flow, __u8
 	flow->address[3] = own->in6_u.u6_addr32[3];
 	flow->ipv6 = true;
 	flow->ports = false;
+	flow->quoted = reversed;
+	flow->ip_at = at->offset;
 	*protocol = ip->nexthdr;
 	at->offset += sizeof(*ip);
 	return skip_extensions(at, ip->daddr.in6_u.u6_addr32[3], protocol, fragment);
@@ -310,7 +322,7 @@ static __always_inline int parse_ipv4_flow(struct cursor *at, struct flow *flow,
 	if (rc != PARSED || fragment)
 		return rc;
 	if (has_ports(protocol))
-		return parse_ports(at, flow, side, false);
+		return parse_ports(at, flow, protocol, side, false);
 	if (protocol == IPPROTO_IGMP)
 		return VERDICT_CONTROL;
 	if (protocol != IPPROTO_ICMP)
@@ -329,7 +341,7 @@ static __always_inline int parse_ipv4_flow(struct cursor *at, struct flow *flow,
 	if (rc != PARSED || fragment)
 		return rc;
 	if (has_ports(protocol))
-		return parse_ports(at, flow, side, true);
+		return parse_ports(at, flow, protocol, side, true);
 	if (protocol != IPPROTO_ICMP)
 		return PARSED;
 
@@ -353,7 +365,7 @@ static __always_inline int parse_ipv6_flow(struct cursor *at, struct flow *flow,
 	if (rc != PARSED || fragment)
 		return rc;
 	if (has_ports(protocol))
-		return parse_ports(at, flow, side, false);
+		return parse_ports(at, flow, protocol, side, false);
 	if (protocol != IPPROTO_ICMPV6)
 		return PARSED;
 
@@ -372,7 +384,7 @@ static __always_inline int parse_ipv6_flow(struct cursor *at, struct flow *flow,
 	if (rc != PARSED || fragment)
 		return rc;
 	if (has_ports(protocol))
-		return parse_ports(at, flow, side, true);
+		return parse_ports(at, flow, protocol, side, true);
 	if (protocol != IPPROTO_ICMPV6)
 		return PARSED;
 

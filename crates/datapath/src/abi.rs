@@ -5,11 +5,11 @@
 use std::mem::{offset_of, size_of};
 
 /// Raised whenever a map that a predecessor may have pinned would mean something else than before.
-pub(crate) const ABI_VERSION: u32 = 1;
+pub(crate) const ABI_VERSION: u32 = 2;
 /// Interfaces of one node that can carry the filter.
 pub(crate) const SLOT_COUNT: usize = 16;
 /// Verdicts of the filter, in the order of [`crate::Verdict`].
-pub(crate) const VERDICT_COUNT: usize = 7;
+pub(crate) const VERDICT_COUNT: usize = 8;
 /// Bytes that a daemon can leave for its successor.
 pub(crate) const MEMO_BYTES_MAX: usize = 8188;
 
@@ -71,7 +71,7 @@ const _: () = assert!(size_of::<Count>() == 16);
 pub(crate) struct InterfaceCounters {
     pub(crate) verdicts: [Count; VERDICT_COUNT],
 }
-const _: () = assert!(size_of::<InterfaceCounters>() == 112);
+const _: () = assert!(size_of::<InterfaceCounters>() == 128);
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]

@@ -20,12 +20,23 @@ pub enum Verdict {
     NotIp = 5,
     /// A peer's probe: counted by its sender, dropped.
     Probe = 6,
+    /// Its bucket is owned, but its connection is unknown here, and another node keeps connections of the bucket:
+    /// dropped, because the keeper takes it.
+    Left = 7,
 }
 
 impl Verdict {
     /// All verdicts, in the order of their numbers.
-    pub const ALL: [Self; VERDICT_COUNT] =
-        [Self::Passed, Self::Ignored, Self::Fenced, Self::Malformed, Self::Control, Self::NotIp, Self::Probe];
+    pub const ALL: [Self; VERDICT_COUNT] = [
+        Self::Passed,
+        Self::Ignored,
+        Self::Fenced,
+        Self::Malformed,
+        Self::Control,
+        Self::NotIp,
+        Self::Probe,
+        Self::Left,
+    ];
 
     /// The name that users see, in JSON and metrics.
     pub const fn name(self) -> &'static str {
@@ -37,6 +48,7 @@ impl Verdict {
             Self::Control => "control",
             Self::NotIp => "not_ip",
             Self::Probe => "probe",
+            Self::Left => "left",
         }
     }
 
@@ -50,6 +62,7 @@ impl Verdict {
             Self::Control => "passed up untouched on every node: ARP, neighbour discovery, IGMP",
             Self::NotIp => "dropped: neither IP nor ARP nor a probe of this cluster",
             Self::Probe => "counted by sender and dropped: a peer's reception probe",
+            Self::Left => "dropped: the node that gave the packet's bucket up still serves its connection",
         }
     }
 }
@@ -92,10 +105,13 @@ impl InterfaceCounters {
         self.verdicts[verdict as usize]
     }
 
-    /// Packets of flows, that is, those of which exactly one node has to pass each: passed, ignored or fenced.
+    /// Packets of flows, that is, those of which exactly one node has to pass each: passed, ignored, fenced or left.
     /// What all nodes passed must add up to what each of them has seen.
     pub fn seen(&self) -> Count {
-        self.get(Verdict::Passed) + self.get(Verdict::Ignored) + self.get(Verdict::Fenced)
+        self.get(Verdict::Passed)
+            + self.get(Verdict::Ignored)
+            + self.get(Verdict::Fenced)
+            + self.get(Verdict::Left)
     }
 }
 
@@ -139,6 +155,6 @@ mod tests {
             *count = Count { packets: 10u64.pow(index as u32), bytes: 1 };
         }
         let counters = InterfaceCounters { ifindex: 1, name: "eth0".into(), verdicts };
-        assert_eq!(counters.seen(), Count { packets: 111, bytes: 3 });
+        assert_eq!(counters.seen(), Count { packets: 10_000_111, bytes: 4 });
     }
 }

@@ -12,9 +12,11 @@ pub enum BucketState {
     Ignored = 0,
     /// Ours: its packets are passed while the lease holds.
     Owned = 1,
-    /// Ours, while another node keeps connections of it. Reserved for the handover; today as [`Self::Owned`].
+    /// Ours, while another node keeps connections of it: as [`Self::Owned`], but TCP segments of connections that
+    /// this node does not know are left to the keeper. New connections come here.
     OwnedWhileKept = 2,
-    /// Given up, with connections still open here. Reserved for the handover; today as [`Self::Ignored`].
+    /// Given up, with connections still open here: while the lease holds, TCP segments of connections that this node
+    /// knows are passed, and nothing else.
     Kept = 3,
 }
 
@@ -29,7 +31,7 @@ impl BucketState {
         }
     }
 
-    /// Does the filter pass packets of such a bucket while the lease holds?
+    /// Does the filter pass new connections of such a bucket while the lease holds?
     pub const fn passes(self) -> bool {
         matches!(self, Self::Owned | Self::OwnedWhileKept)
     }

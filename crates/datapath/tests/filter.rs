@@ -28,7 +28,7 @@ impl Bench {
         Self { xdp, filter, _bpffs: bpffs }
     }
 
-    fn counts(&self) -> [Count; 7] {
+    fn counts(&self) -> [Count; 8] {
         self.xdp.counters().expect("counters")[0].verdicts
     }
 

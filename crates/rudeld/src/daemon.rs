@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use rudel_api::config::{Config, ConfigError};
 use rudel_api::control::{Failure, Request as ControlRequest, Response};
@@ -29,13 +30,14 @@ use crate::history::History;
 use crate::host::links::{self, LinkEvent, Monitor};
 use crate::host::{Link, LinkError, addresses};
 use crate::host_setup::{ClusterLink, HostSetup};
+use crate::keeper::{self, Keeper};
 use crate::neighbor::{Claim, Election, Responder, announce};
 use crate::options::Options;
 use crate::pulse::{self, Notice, Parts, PulseError, Request, Requests};
 use crate::recording::Recording;
 use crate::snapshot::{self, Context};
 use crate::store::Place;
-use crate::{privilege, realtime};
+use crate::{connections, privilege, realtime};
 
 /// Notices, claims and link events that may wait for the runtime.
 const QUEUE_MAX: usize = 1024;
@@ -86,7 +88,7 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
         quorum: config.cluster.quorum,
         timeout: config.heartbeat.timeout,
         interval: config.heartbeat.interval,
-        handover: false,
+        handover: !config.cluster.drain_timeout.is_zero(),
         weight: config.node.weight,
     };
 
@@ -144,6 +146,7 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
         modes: host.modes.clone(),
         carrier: cluster_links.iter().map(|l| (l.interface.name.to_string(), true)).collect(),
         announced: false,
+        keeper: Keeper::default(),
         recording,
         requests: pulse.requests.clone(),
         cluster_links,
@@ -184,6 +187,7 @@ struct Daemon {
     modes: BTreeMap<String, rudel_api::snapshot::AttachMode>,
     carrier: BTreeMap<String, bool>,
     announced: bool,
+    keeper: Keeper,
     recording: Option<Recording>,
     seed: u32,
     history: RefCell<History>,
@@ -210,6 +214,8 @@ impl Daemon {
         let mut connections = tokio::task::JoinSet::new();
         let local = tokio::task::LocalSet::new();
         let mut outcome = Ok(());
+        let mut look = tokio::time::interval(keeper::LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // Connections run on this thread too, and share the daemon by asking it through a queue of their own.
         let (ask, mut asked) = mpsc::channel::<(ControlRequest, oneshot::Sender<Response>)>(CONNECTIONS_MAX);
         local
@@ -223,7 +229,8 @@ impl Daemon {
                         _ = hangup.recv() => {
                             tracing::warn!("SIGHUP: this version reads its configuration only at the start; restart it");
                         }
-                        Some(notice) = notices.recv() => self.hear(notice).await,
+                        Some(notice) = notices.recv() => self.hear(notice),
+                        _ = look.tick(), if self.keeper.is_watching() => self.look_for_connections().await,
                         Some(event) = world.recv() => {
                             if let Err(gone) = self.watch(event) {
                                 outcome = Err(gone);
@@ -253,7 +260,7 @@ impl Daemon {
             .await;
         // What the pulse thread said last.
         while let Ok(notice) = notices.try_recv() {
-            self.hear(notice).await;
+            self.hear(notice);
         }
         outcome
     }
@@ -265,7 +272,7 @@ impl Daemon {
         let _ = self.requests.send(Request::Command(Command::Leave));
     }
 
-    async fn hear(&mut self, notice: Notice) {
+    fn hear(&mut self, notice: Notice) {
         match notice {
             Notice::Event(event) => {
                 self.history.borrow_mut().push_protocol(&event);
@@ -290,6 +297,7 @@ impl Daemon {
                 tracing::warn!(reason = rejection.reason(), %source, %interface, "datagrams rejected: {rejection}");
                 self.history.borrow_mut().push(EventKind::Rejected, rejection.node(), reason);
             }
+            Notice::Kept(kept) => self.keeper.set_kept(kept, Instant::now()),
             Notice::Record(record) => {
                 if let Some(recording) = &mut self.recording {
                     recording.write(&record);
@@ -300,6 +308,24 @@ impl Daemon {
                     tracing::warn!(%error, "the number of this run is not stored");
                 }
             }
+        }
+    }
+
+    /// Looks in which kept buckets connections are still open, and lets go of the others.
+    async fn look_for_connections(&mut self) {
+        // A table of a hundred thousand sockets takes its time; the thread pool is in the same network namespace.
+        let found = match tokio::task::spawn_blocking(connections::all).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "cannot list the open connections: what is kept is kept until the drain time-out");
+                return;
+            }
+            Err(_) => return,
+        };
+        let counts = connections::by_bucket(&self.config, self.seed, &found);
+        let still_open = self.keeper.still_open(&counts, self.config.cluster.drain_timeout, Instant::now());
+        if let Err(error) = self.requests.send(Request::Command(Command::Keeping(still_open))) {
+            tracing::debug!(%error, "the protocol was not told of ended connections");
         }
     }
 

@@ -1,12 +1,14 @@
 //! The cluster daemon: everything between the protocol, which is a value, and the kernel, which is a door.
 
 pub mod clock;
+pub mod connections;
 pub mod control;
 pub mod daemon;
 pub mod heartbeat;
 pub mod history;
 pub mod host;
 pub mod host_setup;
+pub mod keeper;
 pub mod neighbor;
 pub mod options;
 pub mod privilege;

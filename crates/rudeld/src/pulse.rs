@@ -22,6 +22,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rudel_datapath::{BucketState, BucketTable, Datapath, InterfaceCounters, LeaseUntil};
+use rudel_proto::bucket::BucketSet;
 use rudel_proto::id::{Incarnation, NodeId};
 use rudel_proto::record::Record;
 use rudel_proto::seal::{DATAGRAM_LEN_MAX, Rejection};
@@ -106,6 +107,8 @@ pub enum Notice {
         /// The owner of each bucket.
         owners: Box<Owners>,
     },
+    /// Other buckets than before are kept for their open connections.
+    Kept(BucketSet),
     /// The run's number changed: store it.
     Incarnation(Incarnation),
     /// What went into the protocol, if it is recorded.
@@ -204,6 +207,7 @@ pub fn start<D: Datapath + Send + 'static>(
             addresses: BTreeMap::new(),
             counts: Counts::default(),
             told: BTreeMap::new(),
+            kept: BucketSet::EMPTY,
             stopped: false,
         };
         let result = turn.run();
@@ -228,6 +232,7 @@ struct Turn<D> {
     addresses: BTreeMap<NodeId, BTreeSet<IpAddr>>,
     counts: Counts,
     told: BTreeMap<(&'static str, IpAddr), Time>,
+    kept: BucketSet,
     stopped: bool,
 }
 
@@ -266,6 +271,10 @@ impl<D: Datapath> Turn<D> {
                 }
                 Output::Table(table) => {
                     self.datapath.write_table(&buckets(&table))?;
+                    if table.kept != self.kept {
+                        self.kept = table.kept;
+                        self.tell(Notice::Kept(table.kept));
+                    }
                     self.elect();
                 }
                 Output::Lease(until) => {

@@ -44,7 +44,6 @@ pub fn snapshot(context: &Context<'_>, report: &Report) -> Snapshot {
     let view = status.view.as_ref();
     let owners = view.map_or(share::NOBODY, |view| view.owners);
     let given = view.map_or(BucketSet::EMPTY, |view| view.owned_by(status.identity.id));
-    let keeping = BucketSet::EMPTY;
     let now = Timestamp::now();
     Snapshot {
         schema: api::SCHEMA,
@@ -69,7 +68,7 @@ pub fn snapshot(context: &Context<'_>, report: &Report) -> Snapshot {
         buckets: api::Buckets {
             total: BUCKET_COUNT as u16,
             owned: status.owned.len() as u16,
-            keeping: keeping.len() as u16,
+            keeping: status.kept.len() as u16,
             adopting: (given - status.owned).len() as u16,
             owners: owners.iter().map(|owner| owner.map(name)).collect(),
         },
@@ -107,7 +106,7 @@ fn nodes(context: &Context<'_>, report: &Report, name: &impl Fn(NodeId) -> Strin
         buckets: buckets(status.identity.id),
         heard_ms: Some(0),
         addresses: context.own_addresses.iter().map(ToString::to_string).collect(),
-        keeping: None,
+        keeping: Some(status.kept.len() as u16).filter(|count| *count > 0),
         reason: None,
         version: None,
     }];
@@ -128,7 +127,7 @@ fn nodes(context: &Context<'_>, report: &Report, name: &impl Fn(NodeId) -> Strin
                 .filter(|_| peer.alive)
                 .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             addresses: report.addresses.get(&id).into_iter().flatten().map(ToString::to_string).collect(),
-            keeping: None,
+            keeping: word.map(|word| word.keeping.len() as u16).filter(|count| *count > 0),
             reason: word.filter(|word| word.late).map(|_| "its program is scheduled late".into()),
             version: None,
         });
@@ -222,6 +221,7 @@ pub fn why(context: &Context<'_>, report: &Report, flow: FlowSpec) -> Result<Why
         here: match (status.owned.contains(bucket), given) {
             (true, _) => BucketState::Owned,
             (false, true) => BucketState::Adopting,
+            (false, false) if status.kept.contains(bucket) => BucketState::Kept,
             (false, false) => BucketState::Ignored,
         },
         node: context.node.into(),

@@ -1,0 +1,113 @@
+//! When a bucket that was given up is kept no longer: when its last connection has ended, or its time is over.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rudel_proto::bucket::{BUCKET_COUNT, BucketSet};
+
+/// A bucket is kept at least so long: a handshake that was answered here may not have come back yet.
+const KEPT_MIN: Duration = Duration::from_secs(1);
+/// How often the kernel is asked for connections while something is kept.
+pub const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The kept buckets, and since when.
+#[derive(Debug, Default)]
+pub struct Keeper {
+    since: BTreeMap<u8, Instant>,
+    connections: u32,
+}
+
+impl Keeper {
+    /// The packet filter keeps these now.
+    pub fn set_kept(&mut self, kept: BucketSet, now: Instant) {
+        self.since.retain(|bucket, _| kept.contains(*bucket));
+        kept.iter().for_each(|bucket| {
+            self.since.entry(bucket).or_insert(now);
+        });
+        if self.since.is_empty() {
+            self.connections = 0;
+        }
+    }
+
+    /// Whether it must be looked for connections.
+    pub fn is_watching(&self) -> bool {
+        !self.since.is_empty()
+    }
+
+    /// Connections that were open in kept buckets at the last look.
+    pub fn connections(&self) -> u32 {
+        self.connections
+    }
+
+    /// Which buckets are to be kept on, given how many connections each has; none longer than `drain_timeout`.
+    pub fn still_open(
+        &mut self,
+        connections: &[u32; BUCKET_COUNT],
+        drain_timeout: Duration,
+        now: Instant,
+    ) -> BucketSet {
+        self.connections = self.since.keys().map(|bucket| connections[usize::from(*bucket)]).sum();
+        self.since
+            .iter()
+            .filter(|(bucket, since)| {
+                let age = now.duration_since(**since);
+                age < KEPT_MIN.min(drain_timeout)
+                    || age < drain_timeout && connections[usize::from(**bucket)] > 0
+            })
+            .map(|(bucket, _)| *bucket)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRAIN: Duration = Duration::from_secs(300);
+    const NONE: [u8; 0] = [];
+
+    fn keeper(buckets: &[u8]) -> (Keeper, Instant) {
+        let (mut keeper, begin) = (Keeper::default(), Instant::now());
+        keeper.set_kept(buckets.iter().copied().collect(), begin);
+        (keeper, begin)
+    }
+
+    fn open(buckets: &[u8]) -> [u32; BUCKET_COUNT] {
+        let mut counts = [0; BUCKET_COUNT];
+        buckets.iter().for_each(|bucket| counts[usize::from(*bucket)] += 1);
+        counts
+    }
+
+    fn after(keeper: &mut Keeper, begin: Instant, seconds: u64, buckets: &[u8]) -> Vec<u8> {
+        keeper.still_open(&open(buckets), DRAIN, begin + Duration::from_secs(seconds)).iter().collect()
+    }
+
+    #[test]
+    fn a_bucket_is_kept_until_its_last_connection_has_ended() {
+        let (mut keeper, begin) = keeper(&[1, 2]);
+        assert_eq!(after(&mut keeper, begin, 0, &[]), [1, 2], "handshakes may be under way");
+        assert_eq!(after(&mut keeper, begin, 2, &[2, 2, 9]), [2]);
+        assert_eq!(keeper.connections(), 2, "bucket 9 is not kept");
+        keeper.set_kept([2].into_iter().collect(), begin);
+        assert_eq!(after(&mut keeper, begin, 3, &[]), NONE);
+        keeper.set_kept(BucketSet::EMPTY, begin);
+        assert!(!keeper.is_watching());
+    }
+
+    #[test]
+    fn no_bucket_is_kept_longer_than_the_drain_timeout() {
+        let (mut keeper, begin) = keeper(&[1]);
+        assert_eq!(after(&mut keeper, begin, 299, &[1]), [1]);
+        assert_eq!(after(&mut keeper, begin, 300, &[1]), NONE);
+        let none = keeper.still_open(&open(&[1]), Duration::ZERO, begin);
+        assert!(none.is_empty(), "a time-out of zero keeps nothing");
+    }
+
+    #[test]
+    fn a_bucket_that_comes_and_goes_again_is_kept_anew() {
+        let (mut keeper, begin) = keeper(&[1]);
+        keeper.set_kept(BucketSet::EMPTY, begin + Duration::from_secs(100));
+        keeper.set_kept([1].into_iter().collect(), begin + Duration::from_secs(200));
+        assert_eq!(after(&mut keeper, begin, 400, &[1]), [1]);
+    }
+}
