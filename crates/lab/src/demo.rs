@@ -303,10 +303,10 @@ fn points(share: f64) -> String {
     format!("{:.1} points", share * 100.0)
 }
 
-/// Four new connections from each of 256 addresses; the node that answered each.
+/// Eight new connections from each of 256 addresses; the node that answered each.
 fn http_flows(lab: &Lab, vip: IpAddr) -> Result<Vec<String>> {
     let mut sources = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..8 {
         sources.extend((0..=255).map(|host| SocketAddr::new(lab.client().source(vip, 1, host), 0)));
     }
     let target = SocketAddr::new(vip, 80);
@@ -317,17 +317,17 @@ fn http_flows(lab: &Lab, vip: IpAddr) -> Result<Vec<String>> {
     nodes.collect::<Result<_, _>>().with_context(|| format!("asking {target}"))
 }
 
-/// Four flows from each of 256 addresses, each of three queries; counts every answer.
+/// Eight flows from each of 256 addresses, each of three queries; counts every answer.
 fn dns_audit(lab: &Lab, vip: IpAddr) -> Result<rudel_lab::probe::Tally> {
     let mut sources = Vec::new();
-    for port in 5001..5005 {
+    for port in 5001..5009 {
         sources.extend((0..=255).map(|host| SocketAddr::new(lab.client().source(vip, 1, host), port)));
     }
     let audit = Audit {
         sources,
         target: SocketAddr::new(vip, 53),
         rounds: 3,
-        round: Duration::from_millis(200),
+        round: Duration::from_millis(300),
         grace: Duration::from_millis(300),
     };
     audit.run(lab.client().namespace(), &AtomicBool::new(false))
