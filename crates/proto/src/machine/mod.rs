@@ -748,6 +748,7 @@ impl Machine {
         self.debts.extend(former.filter(|identity| *identity != self.me));
         self.debts.retain(|identity| !view.names(*identity));
 
+        // R2: what the view still gives is not touched.
         let retained = self.owned & view.owned_by(self.me.id);
         if retained != self.owned {
             let given_up = self.owned - retained;

@@ -1,0 +1,84 @@
+//! Handover: what a view takes away is kept while connections are open, and whoever gains it knows.
+
+use super::fixture::*;
+use crate::bucket::BucketSet;
+use crate::machine::{Action, Command};
+use crate::view::View;
+
+/// Buckets 1 and 3 go from the machine to a.
+fn two_move() -> View {
+    give(view(2, "a", &["a", ME]), "a", [1, 3])
+}
+
+fn buckets(buckets: impl IntoIterator<Item = u8>) -> BucketSet {
+    buckets.into_iter().collect()
+}
+
+#[test]
+fn r1_what_a_view_takes_away_is_kept_until_no_connection_is_left() {
+    let mut f = Fixture::handing_over(&["a", ME]);
+    f.hear_view("a", &two_move());
+    assert_eq!(f.machine.kept(), buckets([1, 3]));
+    assert_eq!(f.pulses().pop().unwrap().keeping, buckets([1, 3]), "said at once");
+    assert_eq!(f.command(Command::Keeping(buckets([3, 200]))), [Action::Keep]);
+    assert_eq!(f.machine.kept(), buckets([3]), "never more than was given up");
+    assert_eq!(f.pulses().pop().unwrap().keeping, buckets([3]));
+    assert_eq!(f.command(Command::Keeping(BucketSet::EMPTY)), [Action::Keep]);
+    assert_eq!(f.machine.kept(), BucketSet::EMPTY);
+}
+
+#[test]
+fn r1_without_handover_nothing_is_kept() {
+    let mut f = Fixture::member_of(&["a", ME]);
+    f.hear_view("a", &two_move());
+    assert_eq!(f.machine.kept(), BucketSet::EMPTY);
+}
+
+#[test]
+fn r7_a_stalled_node_keeps_nothing() {
+    let mut f = Fixture::handing_over(&["a", ME]);
+    f.hear_view("a", &two_move());
+    f.hang(LEASE + 1);
+    assert_eq!((f.machine.owned(), f.machine.kept()), (BucketSet::EMPTY, BucketSet::EMPTY));
+}
+
+#[test]
+fn r3_a_gained_bucket_is_contested_while_a_live_node_keeps_it() {
+    let mut f = Fixture::handing_over(&["a", ME]);
+    let second = give(view(2, "a", &["a", ME]), ME, [0]);
+    f.hear_view("a", &second);
+    f.claimed = second.id;
+    f.hear("a", |pulse| pulse.keeping = buckets([0]));
+    assert!(f.machine.owned().contains(0));
+    assert_eq!(f.machine.contested(), buckets([0]));
+    assert_eq!(f.hear("a", |_| {}), [Action::Keep]);
+    assert_eq!(f.machine.contested(), BucketSet::EMPTY);
+    // The keeper dies: whoever is not heard keeps nothing.
+    f.hear("a", |pulse| pulse.keeping = buckets([0]));
+    f.pass(TIMEOUT);
+    assert_eq!(f.machine.contested(), BucketSet::EMPTY);
+}
+
+#[test]
+fn r3_what_is_gained_back_is_kept_no_longer() {
+    let mut f = Fixture::handing_over(&["a", ME]);
+    f.hear_view("a", &two_move());
+    let third = view(3, "a", &["a", ME]);
+    f.hear_view("a", &third);
+    f.hear("a", settled_in(third.id));
+    assert_eq!(f.machine.owned(), third.owned_by(id(ME)));
+    assert_eq!(f.machine.kept(), BucketSet::EMPTY);
+}
+
+#[test]
+fn r9_a_leaver_waits_for_its_connections() {
+    let mut f = Fixture::handing_over(&["a", ME]);
+    f.command(Command::Leave);
+    let second = give(view(2, "a", &["a", ME]), "a", 0..=255);
+    f.hear_view("a", &second);
+    f.claimed = second.id;
+    f.run(20 * TIMEOUT, &["a"]);
+    assert!(f.pulses().iter().all(|pulse| !pulse.gone));
+    f.command(Command::Keeping(BucketSet::EMPTY));
+    assert!(f.pulses().iter().any(|pulse| pulse.gone));
+}
