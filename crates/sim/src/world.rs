@@ -154,6 +154,8 @@ pub struct World {
     judge: Judge,
     violation: Option<Violation>,
     adversary: Option<Adversary>,
+    /// Views that some node was in until lately: peers may still take it to be.
+    former_views: Vec<(Moment, ViewId)>,
     steps: u64,
     arrivals: Vec<Moment>,
 }
@@ -189,6 +191,7 @@ impl World {
             judge: Judge::new(settings.nodes),
             violation: None,
             adversary: None,
+            former_views: Vec::new(),
             steps: 0,
             arrivals: Vec::new(),
             settings,
@@ -286,13 +289,11 @@ impl World {
             Deed::Start(node) => self.start(node, false),
             Deed::StartForgetful(node) => self.start(node, true),
             Deed::Kill(node) => {
-                self.hosts[node].process = None;
-                self.hosts[node].trouble = Some(self.now);
+                self.end(node);
             }
             Deed::PowerOff(node) => {
-                self.hosts[node].process = None;
+                self.end(node);
                 self.hosts[node].kernel = Kernel::EMPTY;
-                self.hosts[node].trouble = Some(self.now);
                 self.look(node);
             }
             Deed::Hang(node, span) => self.hang(node, span),
@@ -473,6 +474,14 @@ impl World {
             highest: ViewId::NONE,
         });
         self.run(node);
+    }
+
+    fn end(&mut self, node: usize) {
+        let host = &mut self.hosts[node];
+        host.trouble = Some(self.now);
+        if let Some(process) = host.process.take() {
+            self.former_views.push((self.now, process.told));
+        }
     }
 
     fn hang(&mut self, node: usize, span: u64) {
@@ -659,10 +668,8 @@ impl World {
             }
             Act::Stopped => {
                 self.note(|| format!("n{node} has left"));
-                let host = &mut self.hosts[node];
-                host.process = None;
-                host.kernel = Kernel::EMPTY;
-                host.trouble = Some(self.now);
+                self.end(node);
+                self.hosts[node].kernel = Kernel::EMPTY;
                 self.look(node);
             }
         }
@@ -796,8 +803,14 @@ impl World {
 
     /// One call of the machine may adopt several views, so least movement is checked by what it tells.
     fn hear_of_view(&mut self, node: usize, event: &Event) {
-        let others: Vec<ViewId> =
-            self.hosts.iter().filter_map(|host| host.process.as_ref().map(|process| process.told)).collect();
+        let recently = self.now.saturating_sub(3 * nanos(self.settings.timeout));
+        self.former_views.retain(|(at, _)| *at >= recently);
+        let others: Vec<ViewId> = self
+            .hosts
+            .iter()
+            .filter_map(|host| host.process.as_ref().map(|process| process.told))
+            .chain(self.former_views.iter().map(|(_, id)| *id))
+            .collect();
         let Some(process) = &mut self.hosts[node].process else {
             return;
         };
@@ -805,15 +818,20 @@ impl World {
             Event::View { id, .. } => {
                 let (own, me) = (process.told, process.brain.machine().me());
                 process.told = *id;
+                self.former_views.push((self.now, own));
                 let bases: Vec<ViewId> =
                     std::iter::once(own).chain(others).filter(|base| base < id).collect();
                 if id.coordinator == me
+                    && own != ViewId::NONE
                     && let Err(what) = self.judge.change(&bases, *id)
                 {
                     self.violate("movement is least", format!("n{node}: {what}"));
                 }
             }
-            Event::LeftOut { .. } => process.told = ViewId::NONE,
+            Event::LeftOut { .. } => {
+                self.former_views.push((self.now, process.told));
+                process.told = ViewId::NONE;
+            }
             _ => {}
         }
     }

@@ -1,0 +1,223 @@
+//! What happened once, or must never happen, told in a few lines each. A violated property panics at any step.
+
+use std::time::Duration;
+
+use rudel_proto::wire::NodeState;
+use rudel_sim::cluster::{Cluster, ms, us};
+use rudel_sim::network::Weather;
+use rudel_sim::{Point, Settings};
+
+/// T, the default time-out.
+const T: Duration = ms(400);
+
+fn steady(nodes: usize) -> Settings {
+    Settings { drift: false, ..Settings::new(nodes) }
+}
+
+#[test]
+fn story_01_two_nodes_that_start_close_together_form_a_cluster() {
+    for apart in [0, 1, 30, 164, 390, 410] {
+        let mut t = Cluster::cold(steady(2));
+        t.node(0).start();
+        t.run(ms(apart));
+        t.node(1).start();
+        assert!(t.rest() < 4 * T, "{apart} ms apart");
+        assert_eq!(t.shares(), [128, 128]);
+    }
+}
+
+#[test]
+fn story_02_a_listening_node_counts_as_owning_nothing_only_with_a_promise() {
+    for second in (0..206).step_by(7) {
+        for delay in [50, 400, 2000] {
+            let mut t = Cluster::cold(steady(3));
+            t.weather(Weather { delay_min: delay * 1000, delay_max: delay * 1100, ..Weather::CLEAR });
+            t.node(0).start();
+            t.run(ms(second));
+            t.node(1).start();
+            t.run(ms(206 - second));
+            t.node(2).start();
+            assert!(t.rest() < 5 * T);
+        }
+    }
+}
+
+#[test]
+fn story_03_one_echo_does_not_make_two_leases() {
+    let mut t = Cluster::cold(Settings { quorum: 2, ..steady(3) });
+    t.cut(0, 1);
+    for node in 0..3 {
+        t.node(node).start();
+    }
+    t.run(10 * T);
+    assert_eq!(t.covered().len(), 256, "n2 and one of the others serve");
+    t.heal().run(20 * T);
+    assert_eq!(t.shares().iter().sum::<usize>(), 256);
+}
+
+#[test]
+fn story_04_an_echoer_that_restarts_owes_what_it_hears() {
+    for after in (0..800).step_by(23) {
+        let mut t = Cluster::with_quorum(3, 2);
+        t.cut(0, 2).node(1).power_off();
+        t.run(ms(after));
+        t.node(1).start_forgetful();
+        t.run(6 * T).heal().rest();
+    }
+}
+
+#[test]
+fn story_05_who_is_left_out_of_a_later_view_yields_and_joins_again() {
+    let mut t = Cluster::new(3);
+    t.one_way(2, 0).one_way(2, 1).run(3 * T);
+    assert_eq!(t.shares()[..2], [128, 128]);
+    t.heal();
+    assert!(t.rest() < 4 * T);
+    assert_eq!(t.views(), 1);
+}
+
+#[test]
+fn story_06_a_lapsed_lease_is_not_revived_by_a_second_hang() {
+    for point in Point::ALL {
+        for (first, second) in [(277, 253), (340, 60), (300, 341), (120, 330)] {
+            let mut t = Cluster::with_quorum(3, 2);
+            t.node(0).hang_at(point, ms(second));
+            t.node(0).hang(ms(first));
+            t.run(4 * T).rest();
+        }
+    }
+}
+
+#[test]
+fn story_07_a_node_that_slept_while_it_listened_has_heard_nothing_yet() {
+    for asleep in [350, 450, 900] {
+        let mut t = Cluster::cold(steady(2));
+        t.node(0).start();
+        t.rest();
+        t.node(1).start();
+        t.run(us(100));
+        t.node(1).hang(ms(asleep));
+        t.run(ms(asleep) + ms(10));
+        assert_eq!(t.node(1).passes().len(), 0);
+        t.rest();
+    }
+}
+
+#[test]
+fn story_08_a_lone_node_that_hung_finds_out_who_took_over() {
+    for hang in [400, 600, 895, 1200] {
+        let mut t = Cluster::cold(steady(2));
+        t.node(0).start();
+        t.rest();
+        t.node(0).hang(ms(hang));
+        t.node(1).start();
+        t.run(ms(hang) + 4 * T).rest();
+        assert_eq!(t.shares(), [128, 128]);
+    }
+}
+
+#[test]
+fn story_09_a_dead_daemons_kernel_falls_silent_before_others_take_over() {
+    let mut t = Cluster::new(3);
+    t.node(1).kill();
+    assert!(t.node(1).passes().len() >= 85, "the kernel goes on until the lease ends");
+    t.run(2 * T);
+    assert_eq!(t.shares(), [128, 0, 128]);
+    assert!(t.longest_gap() < ms(150), "{:?}", t.longest_gap());
+}
+
+#[test]
+fn story_10_a_lost_good_bye_blocks_nobody() {
+    let mut t = Cluster::new(3);
+    t.node(2).leave();
+    while t.node(2).runs() && t.node(2).machine().state() == NodeState::Leaving {
+        t.run(us(100));
+        if !t.node(2).passes().is_empty() {
+            continue;
+        }
+        // From the first good-bye on, n0 hears none.
+        t.one_way(2, 0);
+    }
+    t.run(2 * T);
+    assert_eq!(t.shares(), [128, 128, 0]);
+}
+
+#[test]
+fn story_11_the_dead_are_expelled_although_every_change_makes_all_pulse_at_once() {
+    let mut t = Cluster::new(5);
+    t.node(4).power_off();
+    t.run(T + ms(60));
+    assert_eq!(t.shares()[4], 0);
+    assert!(t.covered().len() == 256, "the others have taken over");
+    assert!(t.longest_gap() < T + ms(60), "{:?}", t.longest_gap());
+}
+
+#[test]
+fn thirty_two_nodes_form_one_view() {
+    let mut t = Cluster::cold(Settings::new(32));
+    for node in 0..32 {
+        t.node(node).start();
+    }
+    assert!(t.rest() < 4 * T);
+    assert_eq!((t.views(), t.shares()), (1, vec![8; 32]));
+}
+
+#[test]
+fn islands_merge_and_nobody_serves_twice_for_long() {
+    let mut t = Cluster::new(4);
+    t.split(&[0, 0, 1, 1]).run(3 * T);
+    assert_eq!(t.shares(), [128, 128, 128, 128], "with a quorum of one each island serves all");
+    t.heal();
+    assert!(t.rest() < 2 * T);
+    assert_eq!((t.views(), t.shares()), (1, vec![64; 4]));
+}
+
+#[test]
+fn two_of_three_serve_and_the_third_falls_silent_first() {
+    let mut t = Cluster::with_quorum(3, 2);
+    t.split(&[0, 0, 1]).run(3 * T);
+    assert_eq!(t.shares(), [128, 128, 0]);
+    t.heal();
+    assert!(t.rest() < 3 * T);
+}
+
+#[test]
+fn a_witness_counts_and_owns_nothing() {
+    let mut t = Cluster::of(Settings { quorum: 2, weights: vec![100, 100, 0], ..Settings::new(3) });
+    assert_eq!(t.shares(), [128, 128, 0]);
+    t.node(0).power_off();
+    t.run(2 * T);
+    assert_eq!(t.shares(), [0, 256, 0]);
+    t.split(&[0, 0, 1]).run(2 * T);
+    assert_eq!(t.covered().len(), 0, "without its witness nobody serves alone");
+}
+
+#[test]
+fn a_hung_daemon_stops_serving_before_anybody_takes_over() {
+    for hang in (50..1500).step_by(75) {
+        let mut t = Cluster::new(3);
+        t.node(1).hang(ms(hang));
+        t.run(ms(hang) + T).rest();
+    }
+}
+
+#[test]
+fn a_leaver_and_a_drained_node_cause_no_gap_longer_than_an_exchange() {
+    let mut t = Cluster::new(3);
+    t.node(1).drain();
+    t.run(T);
+    assert_eq!(t.shares(), [128, 0, 128]);
+    t.node(0).leave();
+    t.run(T);
+    assert!(!t.node(0).runs());
+    assert_eq!(t.shares(), [0, 0, 256]);
+    assert!(t.longest_gap() < ms(5), "{:?}", t.longest_gap());
+}
+
+#[test]
+fn weights_are_shares_and_change_at_once() {
+    let mut t = Cluster::new(2);
+    t.node(0).weigh(300);
+    t.run(ms(20));
+    assert_eq!(t.shares(), [192, 64]);
+}
