@@ -25,6 +25,7 @@ mod node;
 pub mod probe;
 mod process;
 pub mod service;
+pub mod session;
 mod settings;
 pub mod status;
 pub mod store;

@@ -15,6 +15,8 @@ use crate::wait_until;
 
 /// The ports on which HTTP is answered: one as usual, and some more for what depends on the destination port.
 pub const HTTP_PORTS: std::ops::RangeInclusive<u16> = 80..=95;
+/// The port on which HTTP connections stay open.
+pub const LASTING_PORT: u16 = 8080;
 /// The name whose TXT record is the node's name.
 pub const WHOAMI: &str = "whoami.rudel.test";
 
@@ -97,6 +99,10 @@ fn nginx_config(node: &str, vips: &[IpAddr], dir: &Path) -> String {
             writeln!(listen, "    listen {socket};").expect("writing to a string cannot fail");
         }
     }
+    let lasting: String = vips
+        .iter()
+        .map(|vip| format!("    listen {};\n", std::net::SocketAddr::new(*vip, LASTING_PORT)))
+        .collect();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .iter()
         .map(|kind| format!("  {kind}_temp_path {dir}/{kind};\n"))
@@ -114,6 +120,15 @@ fn nginx_config(node: &str, vips: &[IpAddr], dir: &Path) -> String {
          \x20   default_type text/plain;\n\
          \x20   add_header X-Rudel-Node {node} always;\n\
          \x20   location = /healthz {{ return 200 \"ok\\n\"; }}\n\
+         \x20   location / {{ return 200 \"{node}\\n\"; }}\n\
+         \x20 }}\n\
+         \x20 server {{\n\
+         {lasting}\
+         \x20   keepalive_timeout 1h;\n\
+         \x20   keepalive_requests 1000000;\n\
+         \x20   access_log off;\n\
+         \x20   default_type text/plain;\n\
+         \x20   add_header X-Rudel-Node {node} always;\n\
          \x20   location / {{ return 200 \"{node}\\n\"; }}\n\
          \x20 }}\n\
          }}\n"
