@@ -76,7 +76,7 @@ impl Machine {
         let Some(stalled_at) = self.stalled_at.filter(|_| self.connected) else {
             return;
         };
-        let echoes: Vec<Option<Time>> = self.heard_peers(now).map(|(peer, _)| peer.echoed).collect();
+        let echoes: Vec<Option<Time>> = self.heard_peers(now).map(|(peer, _)| peer.acknowledged).collect();
         let recovered = if echoes.is_empty() {
             now >= stalled_at + self.config.timeout
         } else {

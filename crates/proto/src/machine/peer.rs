@@ -25,9 +25,10 @@ pub(super) struct Peer {
     pub(super) unproven: Option<Contact>,
     /// What its last proven pulse said; `heard` is sorted by node.
     pub(super) word: Option<Pulse>,
-    /// When we sent the freshest pulse that it has echoed: its word is younger than that.
+    /// When we sent the freshest pulse that it has echoed: what it reports is younger than that.
     pub(super) echoed: Option<Time>,
-    /// When we sent the freshest pulse that it has echoed as proven: leases are made of this.
+    /// When we sent the freshest pulse that it has echoed as proven: leases are made of this, and it
+    /// does not give us up within T of it.
     pub(super) acknowledged: Option<Time>,
 }
 
@@ -50,9 +51,12 @@ impl Peer {
         self.heard.is_some_and(|contact| now.since(contact.at) < timeout)
     }
 
-    /// Its last word, if it acknowledges a pulse that we sent within `within`.
+    /// Its last word, if it acknowledges as proven a pulse that we sent within `within`.
+    ///
+    /// An echo that proves nothing to it will not do: it may give us up at any moment, however fresh the echo is, and
+    /// what it said just before would still count here.
     pub(super) fn fresh_word(&self, now: Time, within: Duration) -> Option<&Pulse> {
-        self.echoed.filter(|sent| now.since(*sent) < within).and(self.word.as_ref())
+        self.acknowledged.filter(|sent| now.since(*sent) < within).and(self.word.as_ref())
     }
 
     /// What it said of `id` in its last word.
