@@ -516,7 +516,12 @@ impl Machine {
             std::cmp::Ordering::Greater if !in_use || proves => true,
             std::cmp::Ordering::Greater => return Ok(false),
             std::cmp::Ordering::Equal => other_host,
-            std::cmp::Ordering::Less if proves && (other_host || peer.heard.is_none()) => true,
+            // A machine runs one daemon at a time: a lower run that is alive has lost its count, and the higher is over.
+            std::cmp::Ordering::Less
+                if proves && (other_host || !peer.is_heard(now, self.config.timeout)) =>
+            {
+                true
+            }
             std::cmp::Ordering::Less => {
                 return Err(Rejection::Outdated { name: sender.name.to_string() });
             }
