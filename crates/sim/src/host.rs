@@ -218,6 +218,8 @@ pub(crate) struct Host {
     pub(crate) slow: u64,
     /// When it last was hung, dead or starting.
     pub(crate) trouble: Option<Moment>,
+    /// When its latest daemon started.
+    pub(crate) started_at: Moment,
 }
 
 impl Host {

@@ -48,6 +48,8 @@ struct Contact {
     worse_until: Option<Moment>,
     /// So many lost in a row, or one so late, that a node that runs cannot be told from a dead one.
     broken_until: Option<Moment>,
+    /// When the latest pulse that got through was sent.
+    heard_sent_at: Option<Moment>,
 }
 
 /// How good a contact must be.
@@ -167,6 +169,7 @@ impl Network {
             }
             Some(at) => {
                 contact.lost = 0;
+                contact.heard_sent_at = Some(now);
                 if at - now >= timeout / 4 - interval / 2 {
                     contact.worse_until = contact.worse_until.max(Some(at));
                     contact.broken_until = contact.broken_until.max(Some(at));
@@ -185,6 +188,11 @@ impl Network {
             };
             bad.is_none_or(|until| until < since)
         })
+    }
+
+    /// Whether a pulse has got through from one node to another since then.
+    pub fn has_heard(&self, from: usize, to: usize, since: Moment) -> bool {
+        self.contacts[self.pair(from, to)].heard_sent_at.is_some_and(|at| at >= since)
     }
 
     fn pair(&self, from: usize, to: usize) -> usize {

@@ -177,6 +177,7 @@ impl World {
                     lapse_scheduled: false,
                     slow: 0,
                     trouble: None,
+                    started_at: 0,
                 }
             })
             .collect();
@@ -459,6 +460,7 @@ impl World {
         let host = &mut self.hosts[node];
         host.runs += 1;
         host.trouble = Some(self.now);
+        host.started_at = self.now;
         host.process = Some(Process {
             brain,
             run: host.runs,
@@ -726,13 +728,24 @@ impl World {
     /// Whether the network has kept two nodes from hearing each other lately.
     ///
     /// A lease allows for one lost pulse, no more, should its holder hang: so where one of the two was in
-    /// trouble itself, two pulses in a row count. Else only losses as long as half a time-out do.
+    /// trouble itself, two pulses in a row count. Else only losses as long as half a time-out do. And a node that
+    /// has started since the other fell silent can only ask those who remain: if they could not hear it, none can
+    /// tell.
     fn cannot_hear(&self, a: usize, b: usize) -> bool {
         let since = self.now.saturating_sub(3 * nanos(self.settings.timeout));
         let troubled = |node: usize| {
             let host = &self.hosts[node];
             host.process.is_none() || host.trouble.is_some_and(|at| at >= since)
         };
+        let strangers = |a: usize, b: usize| {
+            let begun = self.hosts[a].started_at;
+            !self.network.has_heard(b, a, begun)
+                && (0..self.hosts.len())
+                    .any(|other| other != b && !self.network.in_touch(other, b, since, Grade::Live))
+        };
+        if strangers(a, b) || strangers(b, a) {
+            return true;
+        }
         let grade = if troubled(a) || troubled(b) { Grade::Firm } else { Grade::Live };
         !self.network.in_touch(a, b, since, grade)
     }
