@@ -39,6 +39,8 @@ words! {
         Joined = "joined",
         /// A node was given up because it was silent.
         Expired = "expired",
+        /// A node has started again before it was given up: its former run ended without a good-bye.
+        Restarted = "restarted",
         /// A node said good-bye.
         Left = "left",
         /// A member has another weight than before: by command, health, draining or leaving.

@@ -56,6 +56,16 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// The kernel has no BPF, or a sandbox keeps the process from it. Nothing is attached.
+    #[error(
+        "this kernel offers no BPF, and so no XDP, to the process: run a kernel with CONFIG_BPF_SYSCALL, or let the \
+         sandbox (seccomp, container) allow bpf(2)"
+    )]
+    NoBpf {
+        /// The kernel's answer.
+        source: io::Error,
+    },
+
     /// The kernel lacks something that the filter needs. Nothing is attached.
     #[error("Linux {running} is too old: {missing}")]
     KernelTooOld {

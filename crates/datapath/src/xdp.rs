@@ -804,7 +804,10 @@ fn program(object: &mut Ebpf) -> Result<&mut aya::programs::Xdp> {
 }
 
 fn map_error(map: &'static str, doing: &'static str) -> impl FnOnce(MapError) -> Error {
-    move |error| Error::Map { doing, map, source: error.into() }
+    move |error| match os_error(&error) {
+        Some(source) if source.raw_os_error() == Some(libc::ENOSYS) => Error::NoBpf { source },
+        _ => Error::Map { doing, map, source: error.into() },
+    }
 }
 
 /// An error of the loader that may be a matter of privilege.
@@ -813,6 +816,7 @@ fn classify(doing: &'static str, error: impl std::error::Error + Send + Sync + '
         return error;
     }
     match os_error(&error) {
+        Some(source) if source.raw_os_error() == Some(libc::ENOSYS) => Error::NoBpf { source },
         Some(source) if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {
             Error::Permission { doing, source }
         }

@@ -44,6 +44,11 @@ pub enum Event {
         /// Which other nodes have not heard it either.
         witnesses: Vec<NodeName>,
     },
+    /// A node has started again before it was given up: its former run ended without a good-bye.
+    Restarted {
+        /// Which.
+        node: Option<NodeName>,
+    },
     /// A node has said good-bye.
     Left {
         /// Which.
@@ -103,6 +108,7 @@ impl Event {
             Event::View { .. } => "view",
             Event::Joined { .. } => "joined",
             Event::Expired { .. } => "expired",
+            Event::Restarted { .. } => "restarted",
             Event::Left { .. } => "left",
             Event::Weight { .. } => "weight",
             Event::Gained { .. } => "gained",
@@ -119,6 +125,7 @@ impl Event {
         match self {
             Event::Joined { node }
             | Event::Expired { node, .. }
+            | Event::Restarted { node }
             | Event::Left { node }
             | Event::Weight { node, .. }
             | Event::Mismatch { node }
@@ -152,6 +159,9 @@ impl fmt::Display for Event {
                     write!(f, "{}{witness}", if i == 0 { ", nor by " } else { ", " })?;
                 }
                 Ok(())
+            }
+            Event::Restarted { .. } => {
+                write!(f, "it has started again: its former run ended without a good-bye")
             }
             Event::Left { .. } => write!(f, "said good-bye"),
             Event::Weight { from, to, .. } => write!(f, "its weight in the shares went from {from} to {to}"),

@@ -1,8 +1,7 @@
 //! The one clock of the daemon: `CLOCK_MONOTONIC`, in nanoseconds.
 //!
-//! The packet filter compares the lease with the kernel's coarse reading of the very same clock, so a lease written as
-//! "now + T'" from here means the same instant there (the coarse reading lags by up to one tick). It does not jump with
-//! the wall clock, and it stands still while the machine is suspended.
+//! The packet filter compares the lease with the very same clock, so a lease written as "now + T'" from here means the
+//! same instant there. It does not jump with the wall clock, and it stands still while the machine is suspended.
 
 use rustix::time::{ClockId, clock_gettime};
 

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use rudel_api::config::{Config, ConfigError};
+use rudel_api::config::{Config, ConfigError, Interface};
 use rudel_api::control::{Failure, Request as ControlRequest, Response};
 use rudel_api::event::EventKind;
 use rudel_proto::id::NodeName;
@@ -28,6 +28,7 @@ use crate::control::{self, CONNECTIONS_MAX, Control};
 use crate::heartbeat::Heartbeat;
 use crate::history::History;
 use crate::host::links::{self, LinkEvent, Monitor};
+use crate::host::sysctl::Sysctl;
 use crate::host::{Link, LinkError, addresses};
 use crate::host_setup::{ClusterLink, HostSetup};
 use crate::keeper::{self, Keeper};
@@ -47,6 +48,8 @@ const QUEUE_MAX: usize = 1024;
 pub enum DaemonError {
     /// The configuration is refused (exit code 2).
     Config(Box<ConfigError>),
+    /// The configuration does not fit this host, at least not now (exit code 1): an interface may only be late.
+    Host(Box<ConfigError>),
     /// Something could not be done (exit code 1).
     Failed(String),
 }
@@ -280,6 +283,7 @@ impl Daemon {
                 use rudel_proto::Event;
                 match event {
                     Event::Expired { .. }
+                    | Event::Restarted { .. }
                     | Event::Stalled { .. }
                     | Event::LeftOut { .. }
                     | Event::Duplicate { .. }
@@ -503,7 +507,8 @@ fn find(config: &Config, place: &str, name: &str) -> Result<Link, DaemonError> {
             let names: Vec<String> =
                 links::all().unwrap_or_default().into_iter().map(|link| link.name).collect();
             let advice = format!("this host has {}", names.join(", "));
-            config.refuse(place, format!("there is no interface {name} on this host"), advice).into()
+            let error = config.refuse(place, format!("there is no interface {name} on this host"), advice);
+            DaemonError::Host(Box::new(error))
         }
         other => failed(other),
     })
@@ -514,9 +519,28 @@ fn find_cluster_links(config: &Config) -> Result<Vec<ClusterLink>, DaemonError> 
     for (index, interface) in config.interfaces.iter().enumerate() {
         let link = find(config, &format!("interface[{index}].name"), interface.name.as_str())?;
         let own_mac = link.ethernet_mac().map_err(failed)?;
+        refuse_family_of_none(config, index, interface)?;
         found.push(ClusterLink { interface: interface.clone(), link, own_mac });
     }
     Ok(found)
+}
+
+/// An IPv6 address on an interface where IPv6 is switched off would be served to nobody: no neighbour is answered.
+fn refuse_family_of_none(config: &Config, index: usize, interface: &Interface) -> Result<(), ConfigError> {
+    let name = interface.name.as_str();
+    let disabled = Sysctl::ipv6_conf(name, "disable_ipv6").ok().and_then(|sysctl| sysctl.read().ok());
+    let Some(first) = interface.addresses.iter().position(|cidr| cidr.address().is_ipv6()) else {
+        return Ok(());
+    };
+    // Without the setting, the kernel has no IPv6 at all.
+    if disabled.as_deref() == Some("0") {
+        return Ok(());
+    }
+    Err(config.refuse(
+        &format!("interface[{index}].addresses[{first}]"),
+        format!("{name} has no IPv6 on this host"),
+        format!("remove the address, or switch IPv6 on: `sysctl net.ipv6.conf.{name}.disable_ipv6=0`"),
+    ))
 }
 
 fn find_heartbeat_links(config: &Config) -> Result<Vec<Link>, DaemonError> {

@@ -204,6 +204,7 @@ mod tests {
             Proto::Joined { node: node.clone() },
             Proto::Expired { node: node.clone(), silent: Duration::ZERO, witnesses: vec![] },
             Proto::Left { node: node.clone() },
+            Proto::Restarted { node: node.clone() },
             Proto::Weight { node: node.clone(), from: 0, to: 1 },
             Proto::Gained { buckets: 1, took: Duration::ZERO },
             Proto::Stalled { buckets: 1, unscheduled: Duration::ZERO },

@@ -17,6 +17,10 @@ fn main() -> ExitCode {
             eprintln!("{}", error.render(colour()));
             ExitCode::from(2)
         }
+        Err(DaemonError::Host(error)) => {
+            eprintln!("{}", error.render(colour()));
+            ExitCode::FAILURE
+        }
         Err(DaemonError::Failed(error)) => {
             eprintln!("rudeld: {error}");
             ExitCode::FAILURE

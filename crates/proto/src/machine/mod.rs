@@ -942,6 +942,8 @@ impl Machine {
             let node = self.name_of(old.identity.id);
             events.push(if self.is_gone(old.identity) {
                 Event::Left { node }
+            } else if self.is_succeeded(old.identity) {
+                Event::Restarted { node }
             } else {
                 let silent = self.silence(now, old.identity);
                 Event::Expired { node, silent, witnesses: self.witnesses(now, old.identity) }

@@ -28,7 +28,19 @@ impl Sysctl {
     /// # Errors
     /// [`NotASysctl`] if an interface cannot have that name, or a key not that form.
     pub fn ipv4_conf(interface: &str, key: &str) -> Result<Self, NotASysctl> {
-        let path = format!("net/ipv4/conf/{interface}/{key}");
+        Self::conf("ipv4", interface, key)
+    }
+
+    /// `net.ipv6.conf.INTERFACE.KEY`
+    ///
+    /// # Errors
+    /// As [`Sysctl::ipv4_conf`].
+    pub fn ipv6_conf(interface: &str, key: &str) -> Result<Self, NotASysctl> {
+        Self::conf("ipv6", interface, key)
+    }
+
+    fn conf(family: &str, interface: &str, key: &str) -> Result<Self, NotASysctl> {
+        let path = format!("net/{family}/conf/{interface}/{key}");
         if interface.contains('/') || key.contains('/') {
             return Err(NotASysctl(path));
         }
