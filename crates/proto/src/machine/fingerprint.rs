@@ -14,7 +14,7 @@ use super::{Action, Machine, Phase};
 use crate::id::{Identity, ViewId};
 use crate::time::Time;
 use crate::view::View;
-use crate::wire::{Message, Pulse};
+use crate::wire::{Heard, Message, Pulse};
 
 /// Ages beyond this many time-outs are alike: no rule compares an age with more than three, but for how long the
 /// dead are remembered (and forgetting them is therefore not explored).
@@ -49,8 +49,11 @@ impl Origin<'_> {
         match message {
             Message::Pulse(pulse) => {
                 self.pulse(pulse, state);
-                for entry in pulse.heard.iter().filter(|entry| to.is_none_or(|to| entry.identity == to)) {
-                    self.number(entry.identity, entry.sequence, state);
+                let told = |entry: &&Heard| to.is_none_or(|to| entry.identity == to);
+                for entry in pulse.heard.iter().filter(told) {
+                    if Duration::from_micros(entry.age_us.into()) < self.horizon() {
+                        self.number(entry.identity, entry.sequence, state);
+                    }
                 }
             }
             Message::View(view) => self.view(view, state),
@@ -164,7 +167,8 @@ impl Machine {
             peer.identity.hash(state);
             for contact in [peer.heard, peer.unproven] {
                 origin.maybe(contact.map(|contact| contact.at), state);
-                if let Some(contact) = contact {
+                // What is older than that echoes nothing, and nothing older is on its way.
+                if let Some(contact) = contact.filter(|contact| origin.now.since(contact.at) < origin.horizon()) {
                     origin.number(peer.identity, contact.sequence as u32, state);
                 }
             }
