@@ -109,15 +109,17 @@ fn r1_only_a_heard_and_settled_peer_in_a_higher_view_leaves_a_node_out() {
 
 #[test]
 fn r1_a_left_out_node_is_in_debt_to_its_former_view() {
-    let mut f = Fixture::member_of(&["a", "b", ME]);
-    let without = view(2, "a", &["a", "b"]);
+    // Its view names b, which it has never heard.
+    let mut f = Fixture::member_of(&["a", ME]);
+    f.hear_view("a", &view(2, "a", &["a", "b", ME]));
+    let without = view(3, "a", &["a", "b"]);
     f.hear_view("a", &without);
     f.hear("a", settled_in(without.id));
     // It comes back into a view that no longer names b.
-    let again = view(3, "a", &["a", ME]);
+    let again = view(4, "a", &["a", ME]);
     f.hear_view("a", &again);
     assert_eq!(f.hear("a", settled_in(again.id)), []);
-    assert!(!f.machine.is_settled(), "b may still own what the first view gave it");
+    assert!(!f.machine.is_settled(), "b may still own what the second view gave it");
 }
 
 #[test]

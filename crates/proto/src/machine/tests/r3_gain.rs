@@ -132,6 +132,20 @@ fn r3_debts_survive_views_in_between() {
 }
 
 #[test]
+fn r3_gain_needs_no_debts() {
+    // c was named by the second view, and never heard: only the debt remembers it.
+    let mut f = Fixture::member_of(&["a", ME]);
+    f.hear_view("a", &view(2, "a", &["a", "c", ME]));
+    let third = give(view(3, "a", &["a", ME]), ME, [0]);
+    f.hear_view("a", &third);
+    f.claimed = third.id;
+    assert_eq!(f.hear("a", |_| {}), []);
+    assert!(!f.machine.is_settled());
+    f.run(TIMEOUT, &["a"]);
+    assert!(f.machine.is_settled() && f.machine.owned().contains(0), "c is expired");
+}
+
+#[test]
 fn r3_a_debt_that_a_later_view_names_again_is_that_views_matter() {
     let mut f = Fixture::member_of(&["a", "b", ME]);
     f.hear_view("a", &view(2, "a", &["a", ME]));

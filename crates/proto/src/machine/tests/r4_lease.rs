@@ -117,6 +117,22 @@ fn r4_an_old_echo_never_shortens_the_lease() {
 }
 
 #[test]
+fn r4_a_lease_only_moves_forward() {
+    // b restarts, and what its former run acknowledged is forgotten: what is left was echoed by a long ago.
+    let mut f = Fixture::quorum_of(2, &["a", "b", ME]);
+    f.hear("a", |_| {});
+    f.run(200, &["b"]);
+    let lease = f.machine.lease();
+    f.restart("b");
+    f.hear("b", |pulse| {
+        joining(view_id(1, "a"))(pulse);
+        unproven(pulse);
+    });
+    f.hear("a", unproven);
+    assert_eq!((f.leases(), f.machine.lease()), (vec![], lease));
+}
+
+#[test]
 fn r4_a_lapsed_lease_is_never_moved_forward_while_anything_is_owned() {
     // The pulse is made in time, but sending it takes until after the lease in force has lapsed: meanwhile others
     // may have expired this node.

@@ -102,6 +102,13 @@ fn r6_a_joining_node_coordinates_only_after_it_has_listened_for_t() {
 }
 
 #[test]
+fn r6_a_joining_node_coordinates_nothing_beside_an_active_one() {
+    let mut f = Fixture::new(1);
+    f.run_saying(5 * TIMEOUT, &["x"], |_, pulse| settled_in(view_id(1, "x"))(pulse));
+    assert_eq!((f.machine.state(), f.views()), (NodeState::Joining, vec![]));
+}
+
+#[test]
 fn r6_the_epoch_is_one_above_the_highest_heard_of() {
     let mut f = Fixture::member_of(&[ME, "x"]);
     f.hear("z", joining(view_id(40, "q")));
@@ -221,7 +228,8 @@ fn r6_health_that_fails_everywhere_changes_nothing() {
     f.hear("x", |pulse| pulse.healthy = false);
     assert_eq!(made(&f).owned_by(id(ME)).len(), 256);
     f.command(Command::Healthy(false));
-    assert_eq!(made(&f).owners.iter().filter(|owner| owner.is_none()).count(), 0);
+    let shared = made(&f);
+    assert_eq!(["m", "x"].map(|name| shared.owned_by(id(name)).len()), [128, 128], "as if all were healthy");
 }
 
 #[test]
