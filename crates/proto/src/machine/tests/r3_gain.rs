@@ -199,6 +199,21 @@ fn r3_a_word_counts_only_while_it_acknowledges_a_pulse_sent_within_t_prime() {
 }
 
 #[test]
+fn r3_a_word_counts_only_if_it_acknowledges_as_proven() {
+    // An echo alone: a hears this node, but nothing has proved to a that this node lives. It may expire it at once.
+    let mut f = Fixture::member_of(&["a", ME]);
+    let second = bucket_0_moves(&["a", ME]);
+    f.hear_view("a", &second);
+    f.pass(LEASE);
+    let effects = f.hear("a", |pulse| {
+        settled_in(second.id)(pulse);
+        pulse.heard.iter_mut().for_each(|entry| entry.proven = false);
+    });
+    assert_eq!(effects, []);
+    assert_eq!(f.hear("a", settled_in(second.id)).len(), 2);
+}
+
+#[test]
 fn r3_gain_needs_a_valid_lease() {
     // With a quorum of 2 the lease is made of the echo of a, which never proves that a hears this node's answers.
     let mut f = Fixture::quorum_of(2, &["a", ME]);
