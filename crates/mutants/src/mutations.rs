@@ -1,0 +1,228 @@
+//! The list of what is broken, in the order of the rules.
+
+/// One way to break the protocol.
+pub(crate) struct Mutation {
+    /// What it is called on the command line.
+    pub(crate) name: &'static str,
+    /// What is left out or changed.
+    pub(crate) about: &'static str,
+    /// File below `crates/proto/src`, what to find there exactly once, and what to put in its place.
+    pub(crate) edits: &'static [(&'static str, &'static str, &'static str)],
+    /// The test that must fail.
+    pub(crate) caught_by: &'static str,
+}
+
+const fn mutation(
+    name: &'static str,
+    about: &'static str,
+    edits: &'static [(&'static str, &'static str, &'static str)],
+    caught_by: &'static str,
+) -> Mutation {
+    Mutation { name, about, edits, caught_by }
+}
+
+const MACHINE: &str = "machine/mod.rs";
+const LEASE: &str = "machine/lease.rs";
+const JUDGE: &str = "machine/judge.rs";
+const COORDINATE: &str = "machine/coordinate.rs";
+
+/// All of them.
+pub(crate) const MUTATIONS: &[Mutation] = &[
+    mutation(
+        "promise-left-out",
+        "R1: a view below the promise is adopted",
+        &[(
+            MACHINE,
+            "|view| view.id >= self.promise && view.id > self.view_id()",
+            "|view| view.id > self.view_id()",
+        )],
+        "r1_a_view_below_the_promise_is_not_adopted",
+    ),
+    mutation(
+        "left-out-does-not-yield",
+        "R1: who is left out of a higher view goes on",
+        &[(
+            MACHINE,
+            "if let Some(view) = left_out_by {",
+            "if let Some(view) = left_out_by.filter(|_| false) {",
+        )],
+        "r1_a_node_left_out_by_a_settled_peer_gives_everything_up_and_joins",
+    ),
+    mutation(
+        "at-least-for-exactly",
+        "R3: a word from a higher view counts as well",
+        &[(MACHINE, "word.settled && word.adopted == view.id", "word.settled && word.adopted >= view.id")],
+        "r3_a_higher_view_does_not_count",
+    ),
+    mutation(
+        "debts-left-out",
+        "R3: gains with debts",
+        &[(MACHINE, "self.stalled_at.is_some() || !self.debts.is_empty()", "self.stalled_at.is_some()")],
+        "r3_gain_needs_no_debts",
+    ),
+    mutation(
+        "debts-of-heard-left-out",
+        "a peer that the view does not name is no debt",
+        &[(MACHINE, "self.debts.extend(unnamed);", "let _ = unnamed;")],
+        "r3_a_node_outside_the_view_that_serves_blocks",
+    ),
+    mutation(
+        "settled-with-debts",
+        "says that it is settled while it has debts",
+        &[(MACHINE, "self.view.is_some() && self.debts.is_empty()", "self.view.is_some()")],
+        "r3_a_former_member_is_a_debt_until_it_owns_nothing",
+    ),
+    mutation(
+        "stale-words",
+        "R3: a word counts however old it is",
+        &[(
+            MACHINE,
+            ".and_then(|peer| peer.fresh_word(now, self.config.lease()))",
+            ".and_then(|peer| peer.word.as_ref())\n            .filter(|_| now >= self.started_at)",
+        )],
+        "r3_a_word_counts_only_while_it_acknowledges_a_pulse_sent_within_t_prime",
+    ),
+    mutation(
+        "quorum-of-words-left-out",
+        "R3: gains before a quorum has settled",
+        &[(MACHINE, "if blocked || words < self.config.quorum {", "if blocked || words == 0 {")],
+        "r3_with_a_quorum_so_many_members_must_be_settled_in_exactly_this_view",
+    ),
+    mutation(
+        "replays-count",
+        "a datagram counts each time that it comes",
+        &[(
+            MACHINE,
+            "!self.windows.entry(identity).or_default().accept(sender.sequence)",
+            "!self.windows.entry(identity).or_default().accept(sender.sequence) && false",
+        )],
+        "r3_each_datagram_counts_once",
+    ),
+    mutation(
+        "lease-before-pulse",
+        "R4: the lease is moved before the pulse was sent",
+        &[(
+            MACHINE,
+            "self.sent.push_back((self.sequence, now));",
+            "self.sent.push_back((self.sequence, now));\n        self.move_lease(now);",
+        )],
+        "r4_a_pulse_that_is_not_sent_moves_no_lease",
+    ),
+    mutation(
+        "no-look-at-the-old-lease",
+        "R4: a lapsed lease is moved forward",
+        &[
+            (
+                LEASE,
+                "        self.observe(now);\n        self.move_lease(now);\n        self.evaluate(now);",
+                "        self.move_lease(now);\n        self.observe(now);\n        self.evaluate(now);",
+            ),
+            (LEASE, "        self.lapse(now);\n        self.lease = until;", "        self.lease = until;"),
+        ],
+        "r4_a_lapsed_lease_is_never_moved_forward_while_anything_is_owned",
+    ),
+    mutation(
+        "late-pulse-counts-whole",
+        "R4: after a late pulse the lease counts from that alone",
+        &[(LEASE, "last.min(*before + self.config.interval)", "last.max(*before)")],
+        "r4_after_a_late_pulse_the_lease_counts_from_an_interval_after_the_one_before",
+    ),
+    mutation(
+        "late-node-judges",
+        "R5: a late node expires others",
+        &[(
+            JUDGE,
+            "self.phase != Phase::Listening && !self.is_late(now)",
+            "self.phase != Phase::Listening || now < self.started_at",
+        )],
+        "r5_a_late_node_judges_nobody",
+    ),
+    mutation(
+        "late-reports-count",
+        "R5: what a late node reports counts",
+        &[(
+            JUDGE,
+            "if word.late || word.state == NodeState::Listening {",
+            "if word.state == NodeState::Listening {",
+        )],
+        "r5_a_late_nodes_report_does_not_count_but_vetoes",
+    ),
+    mutation(
+        "no-veto",
+        "R5: a report of life does not veto",
+        &[(
+            JUDGE,
+            "if is_entry && age < timeout {",
+            "if is_entry && age < timeout && now < self.started_at {",
+        )],
+        "r5_one_report_below_t_vetoes",
+    ),
+    mutation(
+        "old-reports-count-as-new",
+        "R5: the age of a report is not allowed for",
+        &[(JUDGE, "*age >= timeout + slack", "*age >= timeout + slack * 0")],
+        "r5_a_report_is_as_old_as_the_pulse_that_it_echoes",
+    ),
+    mutation(
+        "good-byes-not-repeated",
+        "R5: a good-bye is not passed on",
+        &[(
+            MACHINE,
+            "self.gone.iter().map(|(id, (incarnation, _))| gone_entry(*id, *incarnation)).collect();",
+            "self.gone.iter().take(0).map(|(id, (incarnation, _))| gone_entry(*id, *incarnation)).collect();",
+        )],
+        "r5_good_byes_are_repeated_in_heard_tables",
+    ),
+    mutation(
+        "digest-ignored",
+        "R6: who hashes otherwise is let in",
+        &[(
+            COORDINATE,
+            "if word.digest != self.config.digest {",
+            "if word.digest != self.config.digest && now < self.started_at {",
+        )],
+        "r6_who_is_configured_otherwise_is_not_let_in",
+    ),
+    mutation(
+        "no-stall",
+        "R7: who was not scheduled goes on as before",
+        &[(
+            MACHINE,
+            "if idle > self.config.lease() && self.phase == Phase::Member {",
+            "if idle > self.config.lease() * 1000 && self.phase == Phase::Member {",
+        )],
+        "r7_a_stall_is_one_even_if_the_lease_held",
+    ),
+    mutation(
+        "back-too-early",
+        "R7: after a stall it gains at once",
+        &[(LEASE, "        if recovered {", "        if recovered || now >= stalled_at {")],
+        "r7_it_gains_again_in_the_same_view_once_everyone_acknowledges_a_later_pulse",
+    ),
+    mutation(
+        "keeps-after-a-stall",
+        "R7: a stalled node goes on keeping",
+        &[(LEASE, "        self.keep_nothing();\n        if buckets > 0 {", "        if buckets > 0 {")],
+        "r7_a_stalled_node_keeps_nothing",
+    ),
+    mutation(
+        "listening-while-hung",
+        "R8: a stall while listening counts as listening",
+        &[(
+            MACHINE,
+            "            if self.phase == Phase::Listening {\n                self.listen_since = now;",
+            "            if self.phase == Phase::Stopped {\n                self.listen_since = now;",
+        )],
+        "r8_a_stall_while_listening_starts_it_again",
+    ),
+    mutation(
+        "good-bye-too-early",
+        "R9: the good-bye comes before the kernel is emptied",
+        &[(
+            MACHINE,
+            "            self.give_up_all();\n            self.phase = Phase::Goodbye { said: 1, next: now + self.config.interval / 4 };\n            self.pulse(now);",
+            "            self.phase = Phase::Goodbye { said: 1, next: now + self.config.interval / 4 };\n            self.pulse(now);\n            self.give_up_all();",
+        )],
+        "r9_what_it_owns_is_given_up_before_the_good_bye",
+    ),
+];
