@@ -50,9 +50,10 @@ impl Machine {
         bases.get(self.config.quorum - 1).copied()
     }
 
-    /// R7: gives everything up if the lease has lapsed.
+    /// R7: gives everything up if the lease has lapsed, what is kept included.
     pub(super) fn lapse(&mut self, now: Time) {
-        if !self.owned.is_empty() && now >= self.lease {
+        let serves = !self.owned.is_empty() || !self.keeping.is_empty();
+        if serves && now >= self.lease {
             self.stall(now);
         }
     }

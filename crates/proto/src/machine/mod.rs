@@ -1078,7 +1078,8 @@ impl Machine {
         let start =
             [self.listen_since + timeout, self.listen_since + timeout * 2].into_iter().find_map(ahead);
         self.timers.set(Timer::Start, start.filter(|_| starts));
-        self.timers.set(Timer::Lease, Some(self.lease).filter(|_| !self.owned.is_empty()));
+        let serves = !self.owned.is_empty() || !self.keeping.is_empty();
+        self.timers.set(Timer::Lease, Some(self.lease).filter(|_| serves));
         let silence =
             self.peers.values().filter_map(|peer| peer.heard).filter_map(|c| ahead(c.at + timeout)).min();
         self.timers.set(Timer::Silence, silence);
