@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rudel_lab::probe::{Audit, Lane, Plan, Prober, Question, Report};
+use rudel_lab::service::LASTING_PORT;
+use rudel_lab::session::{Session, Sessions};
 use rudel_lab::status::{self, Owners};
 use rudel_lab::{Lab, VIP4, VIP6, client, store};
 
@@ -20,6 +22,10 @@ const TOLERANCE: f64 = 0.05;
 /// How long an outage may be, in units of the timeout after which a node is given up. The protocol needs one and two
 /// exchanges of messages; the rest is for a busy machine.
 const OUTAGE_TIMEOUTS_MAX: u32 = 2;
+/// Long-lived connections that are held while things change.
+const OPEN_CONNECTIONS: u16 = 20;
+/// Answers that make a moment of undisturbed traffic, to compare with: 700 ms of it.
+const MOMENT: usize = 350;
 
 pub(crate) fn run() -> Result<ExitCode> {
     let _serial = store::one_at_a_time()?;
@@ -78,9 +84,13 @@ impl Demo {
         ));
         self.share()?;
         self.lose("n2")?;
+        let open = self.open_connections(1)?;
+        self.screen.note(format!(
+            "{OPEN_CONNECTIONS} connections are opened to n1 and n3, stay open and are used ten times a second until step 5"
+        ));
         self.bring_back("n2")?;
         self.add()?;
-        self.let_go("n1")
+        self.let_go("n1", open)
     }
 
     /// The load is shared, every flow by one node.
@@ -144,15 +154,18 @@ impl Demo {
             "2. {victim} dies: cable and power are cut at once, every process killed with -9"
         ));
         let before = self.lab.wait_at_rest(&["n1", "n2", "n3"])?;
+        let open = self.open_connections(0)?;
         let prober = self.probe();
-        pause();
+        prober.wait_answers(MOMENT)?;
         let cut = Instant::now();
         self.lab.power_off(victim)?;
         let dead = Instant::now();
         let after = self.lab.wait_at_rest(&["n1", "n3"])?;
         let at_rest = cut.elapsed();
-        pause();
+        prober.wait_answers(MOMENT)?;
         let report = prober.finish()?;
+        open.wait_rounds(3)?;
+        let open = open.finish()?;
         let outage = report.hurt_since(cut);
         let limit = self.lab.settings().timeout * OUTAGE_TIMEOUTS_MAX;
         self.connections(&report);
@@ -175,6 +188,7 @@ impl Demo {
                 failed.len()
             ),
         );
+        self.cut_off(&open, victim);
         self.moves(&before, &after, status::only_moved_from(&before, &after, victim, &["n1", "n3"]));
         Ok(())
     }
@@ -187,7 +201,7 @@ impl Demo {
         self.lab.power_on(name)?;
         let after = self.lab.wait_at_rest(&["n1", "n2", "n3"])?;
         let at_rest = begin.elapsed();
-        pause();
+        prober.wait_answers(MOMENT)?;
         let report = prober.finish()?;
         self.connections(&report);
         self.screen.check(
@@ -208,7 +222,7 @@ impl Demo {
         node.start_daemon()?;
         let after = self.lab.wait_at_rest(&["n1", "n2", "n3", "n4"])?;
         let at_rest = begin.elapsed();
-        pause();
+        prober.wait_answers(MOMENT)?;
         let report = prober.finish()?;
         self.connections(&report);
         let answered = report.per_node().get("n4").copied().unwrap_or(0);
@@ -220,30 +234,97 @@ impl Demo {
         Ok(())
     }
 
-    fn let_go(&mut self, name: &str) -> Result<()> {
-        self.screen
-            .heading(format!("5. {name} leaves: its daemon is stopped, its buckets are handed over first"));
+    fn let_go(&mut self, name: &str, open: Sessions) -> Result<()> {
+        self.screen.heading(format!(
+            "5. {name} leaves: its daemon is stopped, hands its buckets over, and serves its open connections to their end"
+        ));
         let before = self.lab.wait_at_rest(&["n1", "n2", "n3", "n4"])?;
         let prober = self.probe();
-        pause();
+        prober.wait_answers(MOMENT)?;
         let begin = Instant::now();
-        let status = self.lab.node_mut(name).terminate_daemon(Duration::from_secs(20))?;
-        let gone = begin.elapsed();
+        self.lab.node_mut(name).daemon().signal(libc::SIGTERM)?;
         let after = self.lab.wait_at_rest(&["n2", "n3", "n4"])?;
-        pause();
+        let handed_over = begin.elapsed();
+        prober.wait_answers(MOMENT)?;
         let report = prober.finish()?;
         self.connections(&report);
         self.screen.check(
-            report.failed().is_empty() && status.success(),
+            report.failed().is_empty(),
             format!(
-                "it was gone after {} ({status}), without a failed connection; the slowest took {}",
-                human(gone),
+                "its buckets were handed over after {}, without a failed connection; the slowest took {}",
+                human(handed_over),
                 human(report.slowest())
+            ),
+        );
+
+        // It stays as long as it is needed, and no longer.
+        open.wait_rounds(10)?;
+        let early = self.lab.node_mut(name).daemon().try_wait();
+        let waited = begin.elapsed();
+        let (answers, open) = (open.answers(), open.finish()?);
+        let closed = Instant::now();
+        let status = self.lab.node_mut(name).daemon().wait(Duration::from_secs(20))?;
+        let of_leaver = open.iter().filter(|session| session.node == name).count();
+        self.lost(&open, |_| true);
+        self.screen.check(
+            open.iter().all(|session| session.lost.is_none()),
+            format!(
+                "none of {} connections held open from step 3 on broke, in {answers} answers; {name} had {of_leaver} of them",
+                open.len()
+            ),
+        );
+        self.screen.check(
+            early.is_none() && status.success(),
+            format!(
+                "{name} served its {of_leaver} for {} more, until they were closed, and was gone {} later ({status})",
+                human(waited),
+                human(closed.elapsed())
             ),
         );
         let kept = status::only_moved_from(&before, &after, name, &["n2", "n3", "n4"]);
         self.moves(&before, &after, kept);
         Ok(())
+    }
+
+    /// Connections over IPv4 and IPv6 that stay open and are used ten times a second. Each `batch` has ports of its own.
+    fn open_connections(&self, batch: u16) -> Result<Sessions> {
+        let flows: Vec<_> = (0..OPEN_CONNECTIONS)
+            .map(|index| {
+                let vip = if index.is_multiple_of(2) { VIP4 } else { VIP6 };
+                let source = self.lab.client().source(vip, 3, 1);
+                let port = 30_000 + batch * OPEN_CONNECTIONS + index;
+                (SocketAddr::new(source, port), SocketAddr::new(vip, LASTING_PORT))
+            })
+            .collect();
+        let open = Sessions::start(self.lab.client().namespace(), &flows, Duration::from_millis(100));
+        open.wait_rounds(3)?;
+        Ok(open)
+    }
+
+    /// What a sudden death does to open connections: those of the dead are reset, and no others.
+    fn cut_off(&mut self, open: &[Session], victim: &str) {
+        let reset = |session: &Session| session.lost.as_ref().is_some_and(|(why, _)| why.contains("reset"));
+        let of_victim = open.iter().filter(|session| session.node == victim).count();
+        let of_victim_reset = open.iter().filter(|session| session.node == victim && reset(session)).count();
+        let others_lost =
+            open.iter().filter(|session| session.node != victim && session.lost.is_some()).count();
+        self.lost(open, |session| session.node != victim || !reset(session));
+        self.screen.check(
+            of_victim_reset == of_victim && others_lost == 0,
+            format!(
+                "of {} connections held open {victim} had {of_victim}: {of_victim_reset} were reset, so that their \
+                 clients know; of the others {others_lost} broke",
+                open.len()
+            ),
+        );
+    }
+
+    /// Names the first few lost connections of a kind.
+    fn lost(&self, open: &[Session], kind: impl Fn(&Session) -> bool) {
+        for session in open.iter().filter(|session| session.lost.is_some() && kind(session)).take(8) {
+            let why = session.lost.as_ref().map_or("", |(why, _)| why);
+            self.screen.note(format!("{} -> {} at {}: {why}", session.source, session.target, session.node));
+        }
     }
 
     /// New HTTP connections over IPv4 and IPv6 from many addresses, one every two milliseconds.
@@ -288,11 +369,6 @@ impl Demo {
             ),
         );
     }
-}
-
-/// A moment of undisturbed traffic, to compare with.
-fn pause() {
-    std::thread::sleep(Duration::from_millis(700));
 }
 
 fn family(vip: IpAddr) -> &'static str {

@@ -103,7 +103,7 @@ pub fn measure(lab: &mut Lab, all: &[&str], victim: &str, fault: Fault) -> Resul
         .collect();
     let prober = Prober::start(lab.client().namespace(), Plan::new(lanes));
     // Some answers from before, to measure against.
-    std::thread::sleep(Duration::from_millis(200));
+    prober.wait_answers(100)?;
     let begin = Instant::now();
     fault.inflict(lab, victim)?;
     let end = Instant::now();
@@ -111,7 +111,7 @@ pub fn measure(lab: &mut Lab, all: &[&str], victim: &str, fault: Fault) -> Resul
     let after = lab.wait_at_rest(&survivors)?;
     let at_rest = begin.elapsed();
     // Some answers from after.
-    std::thread::sleep(Duration::from_millis(200));
+    prober.wait_answers(100)?;
     let report = prober.finish()?;
     Ok(Failover { before, after, inflicted: (begin, end), at_rest, report })
 }

@@ -10,6 +10,16 @@
 //!                    c1                             a host, and 10.100.0.0/16, fd75:1::/32 behind it:
 //!                                                   any of these addresses can be a source
 //! ```
+//!
+//! On request there is a backbone, a second switch that connects the nodes alone:
+//!
+//! ```text
+//!   n1 .11        n2 .12        n3 .13   ...        10.75.0.0/24, and link-local IPv6 addresses
+//!   eth1│         eth1│         eth1│
+//!   ┌───┴─────────────┴─────────────┴───┐
+//!   │ br1 in the namespace "switch"     │
+//!   └───────────────────────────────────┘
+//! ```
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -24,7 +34,10 @@ use serde::{Deserialize, Serialize};
 use crate::netns::Namespace;
 use crate::node::{Node, Shared};
 use crate::settings::{Settings, VIP4, VIP6};
-use crate::{client, store, sys, wait_until};
+use crate::{client, netns, store, sys, wait_until};
+
+/// The port of the product's default heartbeat group.
+const HEARTBEAT_PORT: u16 = 7440;
 
 /// How long a cluster of a lab may take to come to rest; far more than it needs, since test machines are busy.
 pub const REST_DEADLINE: Duration = Duration::from_secs(20);
@@ -44,6 +57,7 @@ pub struct Builder {
     name: Option<String>,
     nodes: usize,
     clients: usize,
+    backbone: bool,
     settings: Settings,
 }
 
@@ -69,6 +83,13 @@ impl Builder {
         self
     }
 
+    /// A second network among the nodes: interface `eth1` of each.
+    #[must_use]
+    pub fn backbone(mut self) -> Self {
+        self.backbone = true;
+        self
+    }
+
     /// The cluster's configuration.
     #[must_use]
     pub fn settings(mut self, settings: Settings) -> Self {
@@ -91,7 +112,7 @@ impl Builder {
         });
         let dir = store::create(&name)?;
         let switch = Namespace::named(&format!("{name}-switch"));
-        let shared = Arc::new(Shared { name, dir, settings: self.settings });
+        let shared = Arc::new(Shared { name, dir, settings: self.settings, backbone: self.backbone });
         // From here on a failure drops the half-built lab, which removes what there is.
         let mut lab = Lab { shared, switch, nodes: Vec::new(), clients: Vec::new() };
         lab.build_switch().context("building the switch")?;
@@ -112,7 +133,7 @@ impl Builder {
 impl Lab {
     /// Three nodes, one client, default settings.
     pub fn builder() -> Builder {
-        Builder { name: None, nodes: 3, clients: 1, settings: Settings::default() }
+        Builder { name: None, nodes: 3, clients: 1, backbone: false, settings: Settings::default() }
     }
 
     /// Its name.
@@ -162,8 +183,12 @@ impl Lab {
             ("net.ipv6.conf.all.disable_ipv6", "1"),
             ("net.ipv6.conf.default.disable_ipv6", "1"),
         ])?;
-        self.switch
-            .ip("link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set br0 up\n")
+        for bridge in ["br0", "br1"].into_iter().take(1 + usize::from(self.shared.backbone)) {
+            self.switch.ip(&format!(
+                "link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set {bridge} up\n"
+            ))?;
+        }
+        Ok(())
     }
 
     /// A host on the switch: its namespace, with an interface `eth0`, no IPv6 duplicate detection and no router
@@ -179,14 +204,27 @@ impl Lab {
             ("net.ipv4.ip_nonlocal_bind", "1"),
             ("net.ipv6.ip_nonlocal_bind", "1"),
         ])?;
-        self.switch.ip(&format!(
-            "link add {port} type veth peer name eth0 netns {ns}\n\
-             link set {port} master br0\n\
-             link set {port} up\n",
-            port = port_of(name),
-            ns = namespace.name(),
-        ))?;
+        self.connect(&namespace, "eth0", &port_of(name), "br0")?;
         Ok(namespace)
+    }
+
+    /// The machine of a node: a host, on the backbone too if there is one.
+    fn machine(&self, name: &str) -> Result<Namespace> {
+        let namespace = self.host(name)?;
+        if self.shared.backbone {
+            self.connect(&namespace, "eth1", &backbone_port_of(name), "br1")?;
+        }
+        Ok(namespace)
+    }
+
+    /// A cable from a host's interface to a port of a switch.
+    fn connect(&self, namespace: &Namespace, interface: &str, port: &str, bridge: &str) -> Result<()> {
+        self.switch.ip(&format!(
+            "link add {port} type veth peer name {interface} netns {ns}\n\
+             link set {port} master {bridge}\n\
+             link set {port} up\n",
+            ns = namespace.name(),
+        ))
     }
 
     /// Adds a node to the switch, called `n` and the next number. It runs nothing yet.
@@ -206,7 +244,7 @@ impl Lab {
             // As it reads: fd74::11 is 10.74.0.11.
             format!("fd74::{last}").parse().context("an address of a node")?,
         );
-        let namespace = self.host(&name)?;
+        let namespace = self.machine(&name)?;
         let node = Node::new(&name, namespace, addresses, Arc::clone(&self.shared));
         node.configure(self.clients.len())?;
         Ok(node)
@@ -320,17 +358,22 @@ impl Lab {
     /// Pulls the plug of a node: its cable first, then everything in it is killed and its memory is lost (run-time files,
     /// BPF pins, the namespace itself). Only its disk stays.
     pub fn power_off(&mut self, name: &str) -> Result<()> {
-        self.set_link(name, false)?;
+        let mut ports = vec![port_of(name)];
+        if self.shared.backbone {
+            ports.push(backbone_port_of(name));
+        }
+        let on_all = |what: &str| ports.iter().map(|port| what.replace("PORT", port)).collect::<String>();
+        self.switch.ip(&on_all("link set PORT down\n"))?;
         self.node_mut(name).kill_all();
-        // With its namespace the interface would vanish too, but some time later, and a machine that boots again at once
-        // would find its port taken.
-        self.switch.ip(&format!("link del {}\n", port_of(name)))?;
+        // With its namespace the interfaces would vanish too, but some time later, and a machine that boots again at once
+        // would find its ports taken.
+        self.switch.ip(&on_all("link del PORT\n"))?;
         self.node_mut(name).lose_memory()
     }
 
     /// Boots a node that was powered off: a new namespace on the switch. Nothing runs in it yet.
     pub fn boot(&mut self, name: &str) -> Result<()> {
-        let namespace = self.host(name)?;
+        let namespace = self.machine(name)?;
         let clients = self.clients.len();
         self.node_mut(name).plug_in(namespace, clients)
     }
@@ -346,6 +389,32 @@ impl Lab {
     /// Unplugs or plugs the cable between a node or client and the switch.
     pub fn set_link(&self, name: &str, up: bool) -> Result<()> {
         self.switch.ip(&format!("link set {} {}\n", port_of(name), if up { "up" } else { "down" }))
+    }
+
+    /// Unplugs or plugs the cable between a node and the backbone.
+    pub fn set_backbone_link(&self, name: &str, up: bool) -> Result<()> {
+        let state = if up { "up" } else { "down" };
+        self.switch.ip(&format!("link set {} {state}\n", backbone_port_of(name)))
+    }
+
+    /// Makes the switch lose all heartbeats from and to these nodes, on the network of the clients only and of no other
+    /// traffic; an empty list mends it.
+    pub fn lose_heartbeats(&self, names: &[&str]) -> Result<()> {
+        // Declared first, so that there is something to delete.
+        let mut rules = "table bridge rudel-lab\ndelete table bridge rudel-lab\n".to_owned();
+        if !names.is_empty() {
+            rules += "table bridge rudel-lab {\nchain forward {\ntype filter hook forward priority 0;\n";
+            for port in names.iter().map(|name| port_of(name)) {
+                for direction in ["iifname", "oifname"] {
+                    rules += &format!("{direction} {port:?} udp dport {HEARTBEAT_PORT} drop\n");
+                }
+            }
+            rules += "}\n}\n";
+        }
+        let file = self.shared.dir.join("switch.nft");
+        fs::write(&file, rules)?;
+        netns::run(self.switch.command("nft")?.arg("-f").arg(&file))
+            .context("nft is needed (package nftables)")
     }
 
     /// Leaves the lab standing, with its processes, when this handle is dropped and this process ends.
@@ -417,6 +486,11 @@ fn port_of(name: &str) -> String {
     format!("p-{name}")
 }
 
+/// The port of the second switch that a node is plugged into.
+fn backbone_port_of(name: &str) -> String {
+    format!("b-{name}")
+}
+
 /// What a lab that was left standing consists of.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Plan {
@@ -474,6 +548,19 @@ impl Client {
                     .into()
             }
         }
+    }
+
+    /// The MAC that it believes a neighbour to have, if it has asked and was answered.
+    pub fn neighbour(&self, address: IpAddr) -> Result<Option<String>> {
+        let mut command = self.namespace.command("ip")?;
+        let text = netns::output(command.args(["neigh", "show", "dev", "eth0", &address.to_string()]))?;
+        let mut words = text.split_whitespace().skip_while(|word| *word != "lladdr");
+        Ok(words.nth(1).map(str::to_owned))
+    }
+
+    /// Forgets all neighbours, so that they are asked for again.
+    pub fn forget_neighbours(&self) -> Result<()> {
+        self.namespace.ip("neigh flush dev eth0\n")
     }
 
     /// Runs `work` inside the client's namespace.

@@ -21,6 +21,8 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) dir: PathBuf,
     pub(crate) settings: Settings,
+    /// Is there a second network, among the nodes alone?
+    pub(crate) backbone: bool,
 }
 
 impl Shared {
@@ -118,7 +120,7 @@ impl Node {
         self.config = config;
     }
 
-    /// Makes its directories, and gives its interface addresses and routes to the clients.
+    /// Makes its directories, and gives its interfaces addresses and routes to the clients.
     pub(crate) fn configure(&self, clients: usize) -> Result<()> {
         fs::create_dir_all(self.runtime_dir())?;
         fs::create_dir_all(self.state_dir())?;
@@ -134,6 +136,10 @@ impl Node {
                 100 + number,
             );
         }
+        if self.shared.backbone {
+            let [.., last] = self.address4.octets();
+            lines += &format!("addr add 10.75.0.{last}/24 dev eth1\nlink set eth1 up\n");
+        }
         self.namespace.ip(&lines)
     }
 
@@ -146,12 +152,13 @@ impl Node {
 
     /// The command line of its daemon, for tests that change it.
     pub fn daemon_command(&self) -> Result<Command> {
-        self.daemon_command_by(self.namespace.command(rudeld()?)?, &self.name)
+        self.daemon_command_by(self.namespace.command(rudeld()?)?, &self.name, "")
     }
 
     /// The command line of a daemon that runs here under another node's name.
     pub fn daemon_command_posing_as(&self, name: &str) -> Result<Command> {
-        self.daemon_command_by(self.namespace.command(rudeld()?)?, name)
+        // Machines have no pins in common, and these two would have theirs in one place.
+        self.daemon_command_by(self.namespace.command(rudeld()?)?, name, &format!("on-{}", self.name))
     }
 
     /// The command line of its daemon, started by another program, such as one that drops privileges.
@@ -159,7 +166,7 @@ impl Node {
         let (program, arguments) = wrapper.split_first().context("an empty wrapper")?;
         let mut command = self.namespace.command(program)?;
         command.args(arguments).arg(rudeld()?);
-        self.daemon_command_by(command, &self.name)
+        self.daemon_command_by(command, &self.name, "")
     }
 
     /// The command line of its daemon on a kernel that does not know `bpf(2)`.
@@ -169,8 +176,10 @@ impl Node {
         Ok(command)
     }
 
-    fn daemon_command_by(&self, mut command: Command, name: &str) -> Result<Command> {
+    fn daemon_command_by(&self, mut command: Command, name: &str, pins: &str) -> Result<Command> {
         self.make_key()?;
+        let bpffs = self.shared.dir.join("bpf").join(pins);
+        fs::create_dir_all(&bpffs)?;
         command
             .arg("--config")
             .arg(&self.config)
@@ -182,7 +191,7 @@ impl Node {
             .arg("--state-dir")
             .arg(self.state_dir())
             .arg("--bpffs")
-            .arg(self.shared.dir.join("bpf"))
+            .arg(bpffs)
             .env("NO_COLOR", "1");
         Ok(command)
     }

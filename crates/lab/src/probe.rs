@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::client::{HTTP_REQUEST, HTTP_RESPONSE_MAX, dns_request, parse_dns, parse_http};
 use crate::netns::Namespace;
-use crate::sys;
+use crate::{sys, wait_until};
 
 /// What is slower than this has lost a packet on its way: the first SYN is repeated after one second. Anything faster was
 /// answered at the first try, be the machine ever so busy.
@@ -94,10 +94,18 @@ impl Record {
     }
 }
 
+/// How far a prober has come.
+#[derive(Debug, Default)]
+struct Progress {
+    asked: AtomicUsize,
+    answered: AtomicUsize,
+}
+
 /// Asks in the background until it is told to stop.
 #[derive(Debug)]
 pub struct Prober {
     stop: Arc<AtomicBool>,
+    progress: Arc<Progress>,
     thread: Option<JoinHandle<Result<Vec<Record>>>>,
 }
 
@@ -105,9 +113,20 @@ impl Prober {
     /// Starts asking from inside a namespace.
     pub fn start(namespace: &Namespace, plan: Plan) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (namespace, stopped) = (namespace.clone(), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || namespace.run(|| probe(plan, &stopped))?);
-        Self { stop, thread: Some(thread) }
+        let progress = Arc::new(Progress::default());
+        let (namespace, stopped, counts) = (namespace.clone(), Arc::clone(&stop), Arc::clone(&progress));
+        let thread = std::thread::spawn(move || namespace.run(|| probe(plan, &stopped, &counts))?);
+        Self { stop, progress, thread: Some(thread) }
+    }
+
+    /// Waits for so many answers more: real traffic in the present order of things.
+    pub fn wait_answers(&self, more: usize) -> Result<()> {
+        wait_for_more(&self.progress.answered, more, "answers to the prober")
+    }
+
+    /// Waits until so many questions more were asked, whatever becomes of them: for silences that have to last.
+    pub fn wait_questions(&self, more: usize) -> Result<()> {
+        wait_for_more(&self.progress.asked, more, "questions of the prober")
     }
 
     /// Stops asking, waits for what is under way, and returns the records in order of their starts.
@@ -129,7 +148,15 @@ impl Drop for Prober {
     }
 }
 
-fn probe(plan: Plan, stop: &AtomicBool) -> Result<Vec<Record>> {
+fn wait_for_more(counter: &AtomicUsize, more: usize, what: &str) -> Result<()> {
+    let wanted = counter.load(Ordering::Relaxed) + more;
+    wait_until(Duration::from_secs(30), what, || {
+        let seen = counter.load(Ordering::Relaxed);
+        if seen >= wanted { Ok(()) } else { Err(format!("{seen} of {wanted}")) }
+    })
+}
+
+fn probe(plan: Plan, stop: &AtomicBool, progress: &Arc<Progress>) -> Result<Vec<Record>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async move {
@@ -160,6 +187,8 @@ fn probe(plan: Plan, stop: &AtomicBool) -> Result<Vec<Record>> {
             // The low bits tell queries of one socket apart, which is all that an id is for.
             let id = (turn / plan.lanes.len()) as u16;
             let socket = sockets[index].clone();
+            let progress = Arc::clone(progress);
+            progress.asked.fetch_add(1, Ordering::Relaxed);
             tasks.spawn_local(async move {
                 let start = Instant::now();
                 let outcome = match tokio::time::timeout(patience, ask(lane, socket, id)).await {
@@ -167,6 +196,9 @@ fn probe(plan: Plan, stop: &AtomicBool) -> Result<Vec<Record>> {
                     Ok(Err(error)) => Err(error.to_string()),
                     Err(_) => Err("no answer".to_owned()),
                 };
+                if outcome.is_ok() {
+                    progress.answered.fetch_add(1, Ordering::Relaxed);
+                }
                 Record { lane: index, start, latency: start.elapsed(), outcome }
             });
         }

@@ -21,6 +21,10 @@ pub struct Settings {
     pub timeout: Duration,
     /// `[heartbeat] interval`; none leaves it to the daemon.
     pub interval: Option<Duration>,
+    /// `[heartbeat] group`; none leaves it to the daemon.
+    pub group: Option<String>,
+    /// `[heartbeat] interfaces`; none leaves them to the daemon.
+    pub heartbeats: Vec<String>,
     /// `[[interface]] hash`.
     pub hash: String,
     /// `[[interface]] mac`.
@@ -38,6 +42,8 @@ impl Default for Settings {
             quorum: 1,
             timeout: Duration::from_millis(400),
             interval: None,
+            group: None,
+            heartbeats: Vec::new(),
             hash: "source-ip-port".to_owned(),
             mac: "multicast".to_owned(),
             addresses: vec![format!("{VIP4}/24"), format!("{VIP6}/64")],
@@ -61,9 +67,13 @@ impl Settings {
     /// The configuration file.
     pub fn to_toml(&self, key_file: &Path) -> String {
         let mut text = String::new();
-        let quoted: Vec<String> = self.addresses.iter().map(|a| format!("{a:?}")).collect();
         let interval =
             self.interval.map(|i| format!("interval = \"{}ms\"\n", i.as_millis())).unwrap_or_default();
+        let group = self.group.as_ref().map(|group| format!("group = {group:?}\n")).unwrap_or_default();
+        let heartbeats = match &*self.heartbeats {
+            [] => String::new(),
+            names => format!("interfaces = [{}]\n", quoted(names)),
+        };
         write!(
             text,
             "[cluster]\n\
@@ -74,6 +84,8 @@ impl Settings {
              [heartbeat]\n\
              timeout = \"{timeout}ms\"\n\
              {interval}\
+             {group}\
+             {heartbeats}\
              \n\
              [[interface]]\n\
              name = \"eth0\"\n\
@@ -86,7 +98,7 @@ impl Settings {
             key = key_file.display().to_string(),
             quorum = self.quorum,
             timeout = self.timeout.as_millis(),
-            addresses = quoted.join(", "),
+            addresses = quoted(&self.addresses),
             mac = self.mac,
             hash = self.hash,
             extra = self.extra,
@@ -96,19 +108,30 @@ impl Settings {
     }
 }
 
+fn quoted(words: &[String]) -> String {
+    words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_file_reads_as_an_administrator_would_write_it() {
-        let settings = Settings { interval: Some(Duration::from_millis(10)), ..Settings::default() };
+        let settings = Settings {
+            interval: Some(Duration::from_millis(10)),
+            group: Some("[ff02::4a:28]:7440".to_owned()),
+            heartbeats: vec!["eth0".to_owned(), "eth1".to_owned()],
+            ..Settings::default()
+        };
         let text = settings.to_toml(Path::new("/etc/rudel/key"));
         for line in [
             "name = \"lab\"",
             "key_file = \"/etc/rudel/key\"",
             "timeout = \"400ms\"",
             "interval = \"10ms\"",
+            "group = \"[ff02::4a:28]:7440\"",
+            "interfaces = [\"eth0\", \"eth1\"]",
             "addresses = [\"10.74.0.10/24\", \"fd74::10/64\"]",
             "hash = \"source-ip-port\"",
         ] {

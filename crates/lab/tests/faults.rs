@@ -134,7 +134,7 @@ fn a_stopped_node_is_silent_after_its_lease_and_nobody_answers_twice() {
     let (namespace, stop) = (lab.client().namespace().clone(), AtomicBool::new(false));
     let (stopped, continued, tally) = std::thread::scope(|scope| {
         let auditor = scope.spawn(|| audit.run(&namespace, &stop));
-        let times = stop_and_continue(&mut lab);
+        let times = stop_and_continue(&mut lab, &prober);
         stop.store(true, Ordering::Relaxed);
         let tally = auditor.join().expect("the auditor does not panic").expect("a tally");
         let (stopped, continued) = times.expect("the survivors go on, and n2 comes back");
@@ -155,17 +155,17 @@ fn a_stopped_node_is_silent_after_its_lease_and_nobody_answers_twice() {
     assert!(n2 > 0 && tally.unanswered < tally.sent / 2, "{} of {} unanswered", tally.unanswered, tally.sent);
 }
 
-fn stop_and_continue(lab: &mut Lab) -> anyhow::Result<(Instant, Instant)> {
+fn stop_and_continue(lab: &mut Lab, prober: &Prober) -> anyhow::Result<(Instant, Instant)> {
     // Some traffic in the undisturbed cluster, to compare with.
-    std::thread::sleep(ms(300));
+    prober.wait_answers(150)?;
     lab.node_mut("n2").daemon().signal_all(libc::SIGSTOP)?;
     let stopped = Instant::now();
     lab.wait_at_rest(&SURVIVORS)?;
-    // The observation itself: silence has to last.
-    std::thread::sleep(ms(1000));
+    // Silence has to last: all this is asked while n2 must not answer.
+    prober.wait_questions(500)?;
     let continued = Instant::now();
     lab.node_mut("n2").daemon().signal_all(libc::SIGCONT)?;
     lab.wait_at_rest(&ALL)?;
-    std::thread::sleep(ms(300));
+    prober.wait_answers(150)?;
     Ok((stopped, continued))
 }

@@ -10,32 +10,21 @@
 
 mod common;
 
-use common::{at, cluster, https, ms, root, say, second};
-use rudel_lab::probe::{Lane, Plan, Prober, Question};
-use rudel_lab::{Lab, Settings, VIP4, VIP6, status};
-
-/// New HTTP connections of both families from 64 addresses, one every two milliseconds.
-fn probe(lab: &Lab) -> Prober {
-    let lane = |index: u8| {
-        let vip = if index.is_multiple_of(2) { VIP4 } else { VIP6 };
-        let source = at(lab.client().source(vip, 3, index), 0);
-        Lane { question: Question::Http, source, target: at(vip, 80) }
-    };
-    Prober::start(lab.client().namespace(), Plan::new((0..64).map(lane).collect()))
-}
+use common::{at, cluster, https, prober, root, say, second};
+use rudel_lab::{Settings, VIP4, status};
 
 #[test]
 fn a_new_node_gets_its_share_and_nobody_notices() {
     let Some(_serial) = root() else { return };
     let mut lab = cluster(3, Settings::default());
     let before = lab.wait_at_rest(&["n1", "n2", "n3"]).expect("at rest");
-    let prober = probe(&lab);
+    let prober = prober(&lab);
     let node = lab.add_node().expect("a fourth node");
     node.start_services().expect("servers");
     node.start_daemon().expect("a daemon");
     let after = lab.wait_at_rest(&["n1", "n2", "n3", "n4"]).expect("it joins");
     // Some traffic in the new order.
-    std::thread::sleep(ms(500));
+    prober.wait_answers(250).expect("answers in the new order");
     let report = prober.finish().expect("a report");
     assert!(report.failed().is_empty(), "{}", report.failures());
     status::only_moved_to(&before, &after, "n4", &["n1", "n2", "n3", "n4"]).expect("least movement");
@@ -58,15 +47,15 @@ fn leaving_costs_not_one_new_connection() {
     let mut left: Vec<&str> = vec!["n1", "n2", "n3"];
     for leaver in ["n1", "n3"] {
         let before = lab.wait_at_rest(&left).expect("at rest");
-        let prober = probe(&lab);
+        let prober = prober(&lab);
         // Some traffic in the old order.
-        std::thread::sleep(ms(300));
+        prober.wait_answers(150).expect("answers in the old order");
         let status = lab.node_mut(leaver).terminate_daemon(second(20)).expect("it ends");
         assert!(status.success(), "{leaver} ended with {status}");
         left.retain(|name| *name != leaver);
         let after = lab.wait_at_rest(&left).expect("the others go on");
         // Some traffic in the new order.
-        std::thread::sleep(ms(500));
+        prober.wait_answers(250).expect("answers in the new order");
         let report = prober.finish().expect("a report");
         say(&format!(
             "{leaver} left: {} connections, {} failed, {} delayed, slowest {:?}",

@@ -145,13 +145,13 @@ fn the_prober_measures_an_outage_of_known_length() {
     };
     let lanes = vec![lane(Question::Http, 80), lane(Question::Dns, 53)];
     let prober = Prober::start(lab.client().namespace(), Plan::new(lanes));
-    std::thread::sleep(Duration::from_millis(200));
+    prober.wait_answers(100).expect("answers before");
     let down = Instant::now();
     lab.set_link("n1", false).expect("unplugged");
-    std::thread::sleep(Duration::from_millis(300));
+    prober.wait_questions(150).expect("questions in vain");
     lab.set_link("n1", true).expect("plugged in");
     let length = down.elapsed();
-    std::thread::sleep(Duration::from_millis(700));
+    prober.wait_answers(350).expect("answers after");
     let report = prober.finish().expect("a report");
     let tolerance = Duration::from_millis(150);
     for lane in [0, 1] {

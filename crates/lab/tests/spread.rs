@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicBool;
 
-use common::{at, cluster, dns, https, ms, root};
+use common::{at, cluster, dns, https, ms, prober, root};
 use rudel_lab::probe::Audit;
 use rudel_lab::{Lab, Settings, VIP4, VIP6, status};
 
@@ -170,6 +170,39 @@ fn none_is_an_active_and_standby_pair() {
     let after = https(&lab, &to(&sources(&lab, VIP4, 1, 32, 1), at(VIP4, 80)));
     assert_eq!(distinct(&after).len(), 1, "again one node answers everything");
     assert!(others.contains(&after[0].as_str()));
+}
+
+/// The address of an active and standby pair moves when its node is lost, and at no other time: nobody who comes, or comes
+/// back, takes it away.
+#[test]
+fn none_stays_where_it_is_when_nodes_join() {
+    let Some(_serial) = root() else { return };
+    let mut lab = cluster(2, Settings { hash: "none".to_owned(), ..Settings::default() });
+    let flow = (at(lab.client().source(VIP4, 1, 1), 20_000), at(VIP4, 80));
+    let active = https(&lab, &[flow]).remove(0);
+    let probing = prober(&lab);
+    for names in [&["n1", "n2", "n3"][..], &["n1", "n2", "n3", "n4"]] {
+        let node = lab.add_node().expect("another node");
+        node.start_services().expect("servers");
+        node.start_daemon().expect("a daemon");
+        lab.wait_at_rest(names).expect("it joins");
+        probing.wait_answers(250).expect("answers");
+    }
+    let report = probing.finish().expect("a report");
+    assert!(report.failed().is_empty(), "{}", report.failures());
+    assert_eq!(report.per_node().into_keys().collect::<Vec<_>>(), vec![active.clone()]);
+
+    lab.power_off(&active).expect("off");
+    let left: Vec<&str> = ["n1", "n2", "n3", "n4"].into_iter().filter(|name| *name != active).collect();
+    lab.wait_at_rest(&left).expect("the others go on");
+    let heir = https(&lab, &[flow]).remove(0);
+    let probing = prober(&lab);
+    lab.power_on(&active).expect("on");
+    lab.wait_at_rest(&["n1", "n2", "n3", "n4"]).expect("it is back");
+    probing.wait_answers(250).expect("answers");
+    let report = probing.finish().expect("a report");
+    assert!(report.failed().is_empty(), "{}", report.failures());
+    assert_eq!(report.per_node().into_keys().collect::<Vec<_>>(), [heir]);
 }
 
 #[test]

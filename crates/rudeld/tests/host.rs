@@ -394,7 +394,7 @@ fn kill_nine_at_any_moment_loses_nothing() {
         };
         // See how long a round takes, and strike at another point of it each time.
         let (first, second) = (prepared(), prepared());
-        std::thread::sleep((second - first) * round / ROUNDS);
+        std::thread::park_timeout((second - first) * round / ROUNDS);
         victim.kill().unwrap();
         victim.wait().unwrap();
         // Every other time a start comes in between.

@@ -5,9 +5,11 @@
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rudel_lab::{Lab, Settings, client, store};
+use rudel_lab::probe::{Audit, Lane, Plan, Prober, Question, Tally};
+use rudel_lab::{Lab, Settings, VIP4, VIP6, client, store};
 
 /// The right to run a lab: one at a time on a machine, as root. `None`, said aloud, if the test has to be skipped.
 pub(crate) fn root() -> Option<impl Drop> {
@@ -87,4 +89,47 @@ fn ask_all(
 
 pub(crate) fn at(address: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(address, port)
+}
+
+/// New HTTP connections of both families from 64 addresses, one every two milliseconds.
+pub(crate) fn prober(lab: &Lab) -> Prober {
+    let lane = |index: u8| {
+        let vip = if index.is_multiple_of(2) { VIP4 } else { VIP6 };
+        let source = at(lab.client().source(vip, 3, index), 0);
+        Lane { question: Question::Http, source, target: at(vip, 80) }
+    };
+    Prober::start(lab.client().namespace(), Plan::new((0..64).map(lane).collect()))
+}
+
+/// What 256 flows of DNS queries get for answers while `story` happens: a thousand queries a second.
+pub(crate) fn audited<T>(lab: &mut Lab, story: impl FnOnce(&mut Lab) -> T) -> (T, Tally) {
+    let audit = Audit {
+        sources: (0..=255).map(|host| at(lab.client().source(VIP4, 2, host), 5000)).collect(),
+        target: at(VIP4, 53),
+        rounds: u16::MAX,
+        round: ms(250),
+        grace: ms(500),
+    };
+    let (namespace, stop) = (lab.client().namespace().clone(), AtomicBool::new(false));
+    /// A story that panics must not leave the auditor counting.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    std::thread::scope(|scope| {
+        let auditor = scope.spawn(|| audit.run(&namespace, &stop));
+        let told = {
+            let _stop = Stop(&stop);
+            story(lab)
+        };
+        let tally = auditor.join().expect("the auditor does not panic").expect("a tally");
+        (told, tally)
+    })
+}
+
+/// Views by epoch, one of each node: equal before and after if nothing has happened in between.
+pub(crate) fn epochs(lab: &Lab, names: &[&str]) -> Vec<u64> {
+    names.iter().map(|name| lab.node(name).status().expect("a status").view().0).collect()
 }

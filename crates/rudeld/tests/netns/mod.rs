@@ -116,7 +116,7 @@ pub fn eventually<T, E: Display>(what: &str, mut look: impl FnMut() -> Result<T,
             Err(difference) if start.elapsed() > DEADLINE => {
                 panic!("not within {DEADLINE:?}: {what}; at last {difference}");
             }
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            Err(_) => std::thread::park_timeout(Duration::from_millis(10)),
         }
     }
 }
