@@ -132,6 +132,7 @@ impl Record {
 #[derive(Clone, Debug)]
 pub struct Replay {
     machine: Machine,
+    begun_at: u64,
     line: usize,
 }
 
@@ -168,7 +169,7 @@ impl Replay {
         };
         config.validate().map_err(|e| error(e.to_string()))?;
         let machine = Machine::new(config, Incarnation(incarnation), Time::from_nanos(record.at));
-        Ok(Replay { machine, line: 1 })
+        Ok(Replay { machine, begun_at: record.at, line: 1 })
     }
 
     /// Steps the node by the next line; what it answers to a message is returned.
@@ -200,6 +201,11 @@ impl Replay {
     /// The node, to take its actions from.
     pub fn machine(&mut self) -> &mut Machine {
         &mut self.machine
+    }
+
+    /// When the recording began, on the recorded node's clock.
+    pub fn begun_at(&self) -> u64 {
+        self.begun_at
     }
 
     /// Who it is.

@@ -22,6 +22,7 @@ pub mod cluster;
 mod host;
 mod judge;
 pub mod network;
+pub mod replay;
 mod rng;
 pub mod script;
 pub mod world;

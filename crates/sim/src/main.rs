@@ -22,6 +22,11 @@ enum Action {
     Run(Run),
     /// List the classes of worlds
     Classes,
+    /// Step through a recording of a real daemon (`rudeld --record FILE`), and tell what went in and what came of it
+    Replay {
+        /// The recording
+        file: std::path::PathBuf,
+    },
 }
 
 #[derive(clap::Args)]
@@ -62,6 +67,18 @@ struct Tally {
 fn main() -> ExitCode {
     match Arguments::parse().action {
         Action::Run(run) => run.execute(),
+        Action::Replay { file } => {
+            let replayed = std::fs::File::open(&file).map_err(Into::into).and_then(|recording| {
+                rudel_sim::replay::replay(std::io::BufReader::new(recording), &mut std::io::stdout().lock())
+            });
+            match replayed {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("rudel-sim: {}: {error}", file.display());
+                    ExitCode::FAILURE
+                }
+            }
+        }
         Action::Classes => {
             for class in CLASSES {
                 println!("{:12} {}", class.name, class.about);
