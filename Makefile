@@ -12,7 +12,7 @@ HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 RUNNER := CARGO_TARGET_$(shell echo '$(HOST)' | tr 'a-z-' 'A-Z_')_RUNNER
 AS_ROOT := $(if $(SUDO),$(RUNNER)="$(SUDO)")
 
-.PHONY: all setup build release demo test fmt fmt-fix clippy unit sim bpf host e2e bench doc clean
+.PHONY: all setup build release demo test fmt fmt-fix clippy unit sim model mutants bpf host e2e bench doc clean
 all: build
 
 setup:
@@ -48,12 +48,25 @@ clippy: setup
 
 # Neither root nor namespaces. What is left out here has a ring of its own.
 unit: setup
-	$(CARGO) test --workspace --exclude rudel-sim --exclude rudel-datapath --exclude rudel-lab --exclude rudeld
+	$(CARGO) test --workspace --exclude rudel-sim --exclude rudel-model --exclude rudel-datapath --exclude rudel-lab --exclude rudeld
 	$(CARGO) test -p rudel-lab --lib --bins
 
-# The protocol in a world of its own, with every fault from a seed.
+# The protocol in a world of its own, with every fault from a seed; and small clusters explored to the end.
+# make sim SEEDS=10000 plays so many fresh worlds of 60 simulated seconds besides.
 sim:
 	$(CARGO) test -p rudel-sim
+	$(CARGO) test -p rudel-model
+ifdef SEEDS
+	$(CARGO) run --release -p rudel-sim -- run --seeds $(SEEDS)
+endif
+
+# Larger models than a test can afford.
+model:
+	$(CARGO) run --release -p rudel-model -- --all
+
+# Breaks the rules one by one: each must be noticed by the test that names it.
+mutants:
+	$(CARGO) run -p rudel-mutants
 
 # The packet filter as a function: verdicts of the kernel for a table of packets.
 bpf: setup
