@@ -280,7 +280,7 @@ fn r6_shares_start_from_the_view_that_most_of_the_living_serve_by() {
     for weight in [50, 100] {
         f.command(Command::Weight(weight));
     }
-    let larger = view(2, "y", &["x", "y"]);
+    let larger = give(give(view(2, "y", &["x", "y"]), "x", 0..=127), "y", 128..=255);
     assert!(f.machine.view().unwrap().id > larger.id);
     f.hear("y", settled_in(larger.id));
     f.hear_view("y", &larger);

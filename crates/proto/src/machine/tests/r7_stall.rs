@@ -47,6 +47,19 @@ fn r7_it_gains_again_in_the_same_view_once_everyone_acknowledges_a_later_pulse()
 }
 
 #[test]
+fn r7_one_acknowledgement_of_many_is_not_enough() {
+    // The word of b is fresh, but older than the stall.
+    let mut f = Fixture::member_of(&["a", "b", ME]);
+    f.hear("a", |_| {});
+    f.hear("b", |_| {});
+    f.command(Command::Connected(false));
+    f.command(Command::Connected(true));
+    f.pass(INTERVAL);
+    assert_eq!(f.hear("a", |_| {}), []);
+    assert_eq!(f.hear("b", |_| {})[0], Action::Own(f.given()));
+}
+
+#[test]
 fn r7_an_echo_from_before_the_lapse_does_not_count() {
     let mut f = Fixture::member_of(&["a", ME]);
     let before = f.last_pulse();

@@ -199,6 +199,18 @@ fn r9_a_good_bye_ends_a_run_at_once_and_needs_no_echo() {
 }
 
 #[test]
+fn r9_who_has_gone_coordinates_no_more() {
+    // The lowest node's daemon died, and its last word was that it is active.
+    let mut f = Fixture::member_of(&["a", ME]);
+    f.hear("a", |_| {});
+    f.hear("a", |pulse| {
+        pulse.gone = true;
+        deaf(pulse);
+    });
+    assert_eq!(f.views().len(), 1, "it is this node's turn at once");
+}
+
+#[test]
 fn r9_after_a_good_bye_that_run_is_heard_no_more() {
     let mut f = Fixture::member_of(&[ME, "x"]);
     f.hear("x", |pulse| pulse.gone = true);
