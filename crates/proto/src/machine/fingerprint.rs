@@ -168,7 +168,9 @@ impl Machine {
             for contact in [peer.heard, peer.unproven] {
                 origin.maybe(contact.map(|contact| contact.at), state);
                 // What is older than that echoes nothing, and nothing older is on its way.
-                if let Some(contact) = contact.filter(|contact| origin.now.since(contact.at) < origin.horizon()) {
+                if let Some(contact) =
+                    contact.filter(|contact| origin.now.since(contact.at) < origin.horizon())
+                {
                     origin.number(peer.identity, contact.sequence as u32, state);
                 }
             }
