@@ -8,6 +8,10 @@
 //! < {"schema":1,"status":{ … }}
 //! > {"schema":1,"request":"why","flow":"tcp 203.0.113.7:40000 192.0.2.10:443"}
 //! < {"schema":1,"why":{ … }}
+//! > {"schema":1,"request":"drain","node":"n2"}
+//! < {"schema":1,"ordered":{"node":"n2","changed":true}}
+//! > {"schema":1,"request":"weight","weight":50}
+//! < {"schema":1,"ordered":{"node":"n1","changed":true}}
 //! > {"schema":1,"request":"dance"}
 //! < {"schema":1,"error":{"message":"this daemon does not know the request `dance`","remedy":"…"}}
 //! ```
@@ -42,10 +46,30 @@ pub enum Request {
         /// The flow.
         flow: FlowSpec,
     },
+    /// A node is to give its share away and stay; answered by [`Response::Ordered`] when it has accepted.
+    Drain {
+        /// Which node; none is the one that is asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<String>,
+    },
+    /// A node is to take its share back; answered by [`Response::Ordered`] when it has accepted.
+    Undrain {
+        /// Which node; none is the one that is asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<String>,
+    },
+    /// A node is to have another weight; answered by [`Response::Ordered`] when it has accepted.
+    Weight {
+        /// The weight, 0 to 1000.
+        weight: u16,
+        /// Which node; none is the one that is asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<String>,
+    },
 }
 
 /// The names of all requests, for error messages.
-const REQUESTS: &[&str] = &["status", "why"];
+const REQUESTS: &[&str] = &["status", "why", "drain", "undrain", "weight"];
 
 impl Request {
     /// The request as a line, line break included.
@@ -95,12 +119,18 @@ impl Request {
             ));
         }
         serde_json::from_str(line).map_err(|error| {
-            let remedy =
-                if name == "why" { crate::flow::FlowError::REMEDY } else { "leave out what is not known" };
+            let remedy = match name.as_str() {
+                "why" => crate::flow::FlowError::REMEDY,
+                "weight" => WEIGHT_REMEDY,
+                _ => "leave out what is not known",
+            };
             Failure::new(format!("the request `{name}` is not complete: {error}"), remedy)
         })
     }
 }
+
+/// What to do about a weight that is none.
+pub const WEIGHT_REMEDY: &str = "give a weight of 0 to 1000";
 
 fn known_requests() -> String {
     format!("known requests: {}", REQUESTS.join(", "))
@@ -114,6 +144,8 @@ pub enum Response {
     Status(Box<Snapshot>),
     /// Where a flow belongs.
     Why(Box<WhyAnswer>),
+    /// A node has accepted what was wanted of it.
+    Ordered(Ordered),
     /// It could not be done.
     Error(Failure),
 }
@@ -153,6 +185,15 @@ impl Failure {
     pub fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Failure { message: message.into(), remedy: remedy.into() }
     }
+}
+
+/// A node has accepted what was wanted of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ordered {
+    /// Which node.
+    pub node: String,
+    /// Whether it was not so before already.
+    pub changed: bool,
 }
 
 /// Where a flow belongs, and why.
@@ -205,6 +246,9 @@ pub struct Client {
 impl Client {
     /// How long a daemon may take to answer before it counts as hung.
     pub const TIMEOUT: Duration = Duration::from_secs(5);
+    /// How long it may take until another node has accepted an order: twice the longest `timeout`, and the longest
+    /// `interval` for each of 32 nodes.
+    pub const ORDER_TIMEOUT: Duration = Duration::from_secs(2 * 60 + 32 * 10);
 
     /// Connects to a daemon. Every answer must come within `timeout` (more than zero).
     ///
@@ -252,6 +296,20 @@ impl Client {
     pub fn why_json(&mut self, flow: FlowSpec) -> Result<Box<RawValue>, ClientError> {
         let answer = self.ask(&Request::Why { flow })?;
         answer.why.ok_or_else(|| self.unexpected("why"))
+    }
+
+    /// Wants something of a node: one of [`Request::Drain`], [`Request::Undrain`] and [`Request::Weight`].
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn order(&mut self, order: &Request) -> Result<Ordered, ClientError> {
+        let answer = self.ask(order)?;
+        answer.ordered.ok_or_else(|| self.unexpected("ordered"))
+    }
+
+    /// From now on every answer must come within `timeout` (more than zero).
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
     }
 
     fn ask(&mut self, request: &Request) -> Result<Answer, ClientError> {
@@ -329,6 +387,7 @@ struct Answer {
     schema: u32,
     status: Option<Box<RawValue>>,
     why: Option<Box<RawValue>>,
+    ordered: Option<Ordered>,
     error: Option<Failure>,
 }
 
@@ -471,7 +530,19 @@ mod tests {
             line,
             "{\"schema\":1,\"request\":\"why\",\"flow\":\"tcp 203.0.113.7:40000 192.0.2.10:443\"}\n"
         );
-        for request in [Request::Status, Request::Why { flow: flow() }] {
+        let line = Request::Weight { weight: 50, node: None }.to_line();
+        assert_eq!(line, "{\"schema\":1,\"request\":\"weight\",\"weight\":50}\n");
+        let line = Request::Drain { node: Some("n2".into()) }.to_line();
+        assert_eq!(line, "{\"schema\":1,\"request\":\"drain\",\"node\":\"n2\"}\n");
+        let n2 = || Some("n2".to_owned());
+        for request in [
+            Request::Status,
+            Request::Why { flow: flow() },
+            Request::Drain { node: None },
+            Request::Drain { node: n2() },
+            Request::Undrain { node: n2() },
+            Request::Weight { weight: 1000, node: n2() },
+        ] {
             assert_eq!(Request::from_line(&request.to_line()), Ok(request));
         }
     }
@@ -484,7 +555,7 @@ mod tests {
         };
         assert_eq!(
             error(r#"{"schema":1,"request":"dance"}"#),
-            "this daemon does not know the request `dance`: known requests: status, why"
+            "this daemon does not know the request `dance`: known requests: status, why, drain, undrain, weight"
         );
         assert_eq!(
             error(r#"{"schema":2,"request":"status"}"#),
@@ -493,6 +564,12 @@ mod tests {
         assert!(error("status").starts_with("the request is not a JSON object"));
         assert!(error("{}").starts_with("the request has no schema"));
         assert!(error(r#"{"schema":1}"#).starts_with("the request does not say what it wants"));
+        for weight in ["", r#","weight":-1"#, r#","weight":70000"#, r#","weight":"heavy""#] {
+            let said = error(&format!(r#"{{"schema":1,"request":"weight"{weight}}}"#));
+            assert!(
+                said.starts_with("the request `weight` is not complete") && said.ends_with(WEIGHT_REMEDY)
+            );
+        }
         assert!(error(r#"{"schema":1,"request":"why"}"#).contains("missing field `flow`"));
         assert!(
             error(r#"{"schema":1,"request":"why","flow":"tcp 1 2"}"#)
@@ -517,6 +594,15 @@ mod tests {
             answering(Box::leak(Response::Why(Box::new(why())).to_line().into_boxed_str()));
         assert_eq!(client(&path).why(flow()).unwrap(), why());
         assert_eq!(daemon.join().unwrap(), Request::Why { flow: flow() }.to_line());
+    }
+
+    #[test]
+    fn an_order_is_answered_by_who_has_accepted_it() {
+        let ordered = Ordered { node: "n2".to_owned(), changed: true };
+        let line = Response::Ordered(ordered.clone()).to_line();
+        assert_eq!(line, "{\"schema\":1,\"ordered\":{\"node\":\"n2\",\"changed\":true}}\n");
+        let (_dir, path, _daemon) = answering(Box::leak(line.into_boxed_str()));
+        assert_eq!(client(&path).order(&Request::Drain { node: Some("n2".into()) }).unwrap(), ordered);
     }
 
     #[test]

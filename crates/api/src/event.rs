@@ -45,6 +45,8 @@ words! {
         Left = "left",
         /// A member has another weight than before: by command, health, draining or leaving.
         Weight = "weight",
+        /// A node's administrator wanted something of the answering node, which has done it.
+        Ordered = "ordered",
         /// A node has taken over all that its view gives it.
         Gained = "gained",
         /// A node's lease lapsed: it was not scheduled or not heard, and passes nothing.

@@ -111,6 +111,13 @@ pub struct Node {
     /// How many buckets it keeps open connections of, though another node owns them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keeping: Option<u16>,
+    /// How many connections are still open there in buckets that it has given up. More than 0 while it keeps none: the
+    /// time of a drain is over, and they are served no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
+    /// Whether it has said that it is settled in the view in force here: it has given up what that does not give it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<bool>,
     /// Why it is not healthy, or not active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -128,6 +135,9 @@ pub struct Buckets {
     pub owned: u16,
     /// How many it has given up but keeps open connections of.
     pub keeping: u16,
+    /// How many connections are still open in those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
     /// How many the view gives it that it does not own yet.
     pub adopting: u16,
     /// The owner of each bucket by the view, by name; null if nobody.

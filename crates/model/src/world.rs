@@ -709,7 +709,7 @@ impl World {
                     view.members.iter().map(|m| view.owned_by(m.identity.id).len()).collect();
                 format!("n{node} sends view {} with shares {shares:?}", view.id.epoch)
             }
-            Message::Pulse(_) => format!("n{node} sends a {}", describe(&message)),
+            _ => format!("n{node} sends a {}", describe(&message)),
         });
         let letter = Arc::new(Letter { sender, message });
         for to in (0..self.nodes()).filter(|to| *to != node) {
@@ -820,7 +820,7 @@ impl World {
         });
         cited.extend(letters.chain(inboxes).chain(held).filter_map(|letter| match &letter.message {
             Message::Pulse(pulse) => Some(pulse.adopted),
-            Message::View(_) => None,
+            _ => None,
         }));
         for (_, process) in self.living() {
             if let Step::Act(Action::Send { message: Message::Pulse(pulse), .. }) = &process.step {
@@ -937,6 +937,8 @@ pub(crate) fn millis(nanos: u64) -> String {
 fn describe(message: &Message) -> String {
     match message {
         Message::View(view) => format!("view {}", view.id.epoch),
+        Message::Order(order) => format!("{order:?}"),
+        Message::Done(done) => format!("{done:?}"),
         Message::Pulse(pulse) => {
             let heard: Vec<String> = pulse
                 .heard

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::id::{NodeName, ViewId};
 use crate::view::Reason;
-use crate::wire::NodeState;
+use crate::wire::{NodeState, Task};
 
 /// Something that an administrator may want to know. `Display` says why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +63,13 @@ pub enum Event {
         /// The weight in the view.
         to: u16,
     },
+    /// Another node's administrator wanted something of this node, and it is done.
+    Ordered {
+        /// Whose.
+        node: Option<NodeName>,
+        /// What.
+        task: Task,
+    },
     /// This node has taken over all buckets that its view gives it.
     Gained {
         /// How many it has gained since it adopted the view.
@@ -111,6 +118,7 @@ impl Event {
             Event::Restarted { .. } => "restarted",
             Event::Left { .. } => "left",
             Event::Weight { .. } => "weight",
+            Event::Ordered { .. } => "ordered",
             Event::Gained { .. } => "gained",
             Event::Stalled { .. } => "stalled",
             Event::LeftOut { .. } => "left-out",
@@ -128,6 +136,7 @@ impl Event {
             | Event::Restarted { node }
             | Event::Left { node }
             | Event::Weight { node, .. }
+            | Event::Ordered { node, .. }
             | Event::Mismatch { node }
             | Event::Full { node } => node.as_ref(),
             Event::State { .. }
@@ -165,6 +174,11 @@ impl fmt::Display for Event {
             }
             Event::Left { .. } => write!(f, "said good-bye"),
             Event::Weight { from, to, .. } => write!(f, "its weight in the shares went from {from} to {to}"),
+            Event::Ordered { task: Task::Drain(true), .. } => write!(f, "ordered this node to drain"),
+            Event::Ordered { task: Task::Drain(false), .. } => write!(f, "ordered this node to serve again"),
+            Event::Ordered { task: Task::Weight(weight), .. } => {
+                write!(f, "ordered this node to have the weight {weight}")
+            }
             Event::Gained { buckets, took } => {
                 write!(
                     f,

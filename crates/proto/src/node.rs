@@ -6,7 +6,7 @@ use crate::bucket::BucketSet;
 use crate::config::{Config, ConfigError};
 use crate::event::Event;
 use crate::id::Incarnation;
-use crate::machine::{Action, Command, Machine};
+use crate::machine::{Action, Command, Machine, Outcome};
 use crate::record::{Input, Record};
 use crate::seal::{Keys, Opener, Rejection, Sealer, Sender};
 use crate::status::Status;
@@ -41,6 +41,13 @@ pub enum Output {
     Lease(Time),
     /// Tell people.
     Event(Event),
+    /// An order to another node has been carried out, or given up.
+    Ordered {
+        /// Which: the ticket of [`Command::Order`].
+        ticket: u64,
+        /// What became of it.
+        outcome: Outcome,
+    },
     /// This run has this number: store it, so that the next run gets a higher one.
     Incarnation(Incarnation),
     /// What went in, if [`Node::record`] was called.
@@ -130,6 +137,7 @@ impl Node {
             Action::Keep => Output::Table(self.table(self.machine.owned())),
             Action::Lease(until) => Output::Lease(until),
             Action::Event(event) => Output::Event(event),
+            Action::Ordered { ticket, outcome } => Output::Ordered { ticket, outcome },
             Action::Incarnation(incarnation) => Output::Incarnation(incarnation),
             Action::Stopped => Output::Stopped,
         }

@@ -186,8 +186,8 @@ pub enum Rejection {
         /// What is wrong with it.
         what: &'static str,
     },
-    /// A view from a node that has not been proved alive; it will be repeated.
-    #[error("a view of {name}, which has not been proved alive")]
+    /// A view or an order from a node that has not been proved alive; it will be repeated.
+    #[error("a view or an order of {name}, which has not been proved alive")]
     Unproven {
         /// The name of its sender.
         name: String,

@@ -30,6 +30,8 @@ pub struct Status {
     pub owned: BucketSet,
     /// What it has given up, and still serves open connections of.
     pub kept: BucketSet,
+    /// Connections that are still open in buckets that it has given up.
+    pub connections: u32,
     /// Its weight.
     pub weight: u16,
     /// Whether its health checks pass.

@@ -1,11 +1,14 @@
-//! What is inside a sealed datagram: pulses and views, in big-endian bytes.
+//! What is inside a sealed datagram: pulses, views, orders and their acknowledgements, in big-endian bytes.
 //!
 //! ```text
 //! pulse: 1 · host u64 · digest u64 · uptime_ms u32 · state u8 · flags u8 · weight u16 · adopted id · promise id
-//!          · keeping 32 bytes · n u8 · n × (id u64 · incarnation u64 · sequence u32 · age_us u32 · flags u8)
+//!          · keeping 32 bytes · connections u32 · n u8 · n × (id u64 · incarnation u64 · sequence u32 · age_us u32 · flags u8)
 //!          · m u8 · m × (seen u64 · passed u64)
 //! view:  2 · id · reason u8 · subject u64 · n u8 · n × (id u64 · incarnation u64 · weight u16)
 //!          · 256 × member index u8 (255 = nobody)
+//! order: 3 · to (id u64 · incarnation u64) · number u64 · echo u32 · task u8 (0 undrain, 1 drain, 2 weight)
+//!          · weight u16 (0 but for task 2)
+//! done:  4 · to (id u64 · incarnation u64) · number u64
 //! id:    epoch u64 · node u64 · incarnation u64
 //! ```
 //!
@@ -25,6 +28,8 @@ pub const AUDITS_MAX: usize = 8;
 
 const KIND_PULSE: u8 = 1;
 const KIND_VIEW: u8 = 2;
+const KIND_ORDER: u8 = 3;
+const KIND_DONE: u8 = 4;
 const NO_OWNER: u8 = u8::MAX;
 
 /// What a node is about, as it says in its pulses.
@@ -103,6 +108,8 @@ pub struct Pulse {
     pub promise: ViewId,
     /// Buckets that it has given up, but whose connections it still serves.
     pub keeping: BucketSet,
+    /// Connections that are still open in buckets that it has given up: served while it keeps their bucket.
+    pub connections: u32,
     /// Whom it hears.
     pub heard: Vec<Heard>,
     /// Packets of the cluster seen and passed, per interface.
@@ -133,6 +140,38 @@ pub struct Audit {
     pub passed: u64,
 }
 
+/// What one node can order another to do for its administrator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// To give its share away and stay, or to take it back.
+    Drain(bool),
+    /// To change its weight, 0 to 1000.
+    Weight(u16),
+}
+
+/// A task for one node, multicast by the node whose administrator wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// For whom, in which run: nobody else takes notice, nor does a later run.
+    pub to: Identity,
+    /// Rises from order to order in the sender's run; a repeated order has the same.
+    pub number: u64,
+    /// The low 32 bits of the number of the receiver's last pulse: proves that the order is not an old one.
+    pub echo: u32,
+    /// What to do.
+    pub task: Task,
+}
+
+/// The word that an order has been carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// Who had ordered it, in which run.
+    pub to: Identity,
+    /// The order's number.
+    pub number: u64,
+}
+
 /// What a datagram says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -140,6 +179,10 @@ pub enum Message {
     Pulse(Pulse),
     /// Sent by a coordinator, repeated by any member for those who missed it.
     View(Box<View>),
+    /// Sent by a node whose administrator wants something of another, repeated until that is done.
+    Order(Order),
+    /// The answer to each order that reaches whom it is for.
+    Done(Done),
 }
 
 impl Message {
@@ -149,6 +192,12 @@ impl Message {
         match self {
             Message::Pulse(pulse) => encode_pulse(&mut w, pulse),
             Message::View(view) => encode_view(&mut w, view),
+            Message::Order(order) => encode_order(&mut w, order),
+            Message::Done(done) => {
+                w.u8(KIND_DONE);
+                w.identity(done.to);
+                w.u64(done.number);
+            }
         }
         w.finish()
     }
@@ -159,6 +208,8 @@ impl Message {
         let message = match r.u8()? {
             KIND_PULSE => Message::Pulse(decode_pulse(&mut r)?),
             KIND_VIEW => Message::View(Box::new(decode_view(&mut r)?)),
+            KIND_ORDER => Message::Order(decode_order(&mut r)?),
+            KIND_DONE => Message::Done(Done { to: r.identity()?, number: r.u64()? }),
             _ => return Err("a kind of message that this version does not know"),
         };
         if r.rest().is_empty() { Ok(message) } else { Err("bytes left over") }
@@ -177,6 +228,7 @@ fn encode_pulse(w: &mut Writer, pulse: &Pulse) {
     w.view_id(pulse.adopted);
     w.view_id(pulse.promise);
     w.bytes(&pulse.keeping.to_bytes());
+    w.u32(pulse.connections);
     w.u8(pulse.heard.len() as u8);
     for heard in &pulse.heard {
         w.identity(heard.identity);
@@ -204,6 +256,7 @@ fn decode_pulse(r: &mut Reader<'_>) -> Result<Pulse, &'static str> {
     let adopted = r.view_id()?;
     let promise = r.view_id()?;
     let keeping = BucketSet::from_bytes(r.array()?);
+    let connections = r.u32()?;
     let count = usize::from(r.u8()?);
     if count > HEARD_MAX {
         return Err("too many heard entries");
@@ -237,6 +290,7 @@ fn decode_pulse(r: &mut Reader<'_>) -> Result<Pulse, &'static str> {
         adopted,
         promise,
         keeping,
+        connections,
         heard,
         audits,
     })
@@ -280,6 +334,32 @@ fn decode_view(r: &mut Reader<'_>) -> Result<View, &'static str> {
     }
     let view = View { id, reason, subject, members, owners };
     if view.is_well_formed() { Ok(view) } else { Err("members out of order, or no view at all") }
+}
+
+fn encode_order(w: &mut Writer, order: &Order) {
+    w.u8(KIND_ORDER);
+    w.identity(order.to);
+    w.u64(order.number);
+    w.u32(order.echo);
+    let (task, weight) = match order.task {
+        Task::Drain(draining) => (u8::from(draining), 0),
+        Task::Weight(weight) => (2, weight),
+    };
+    w.u8(task);
+    w.u16(weight);
+}
+
+fn decode_order(r: &mut Reader<'_>) -> Result<Order, &'static str> {
+    let to = r.identity()?;
+    let number = r.u64()?;
+    let echo = r.u32()?;
+    let task = match (r.u8()?, r.u16()?) {
+        (0, 0) => Task::Drain(false),
+        (1, 0) => Task::Drain(true),
+        (2, weight @ 0..=1000) => Task::Weight(weight),
+        _ => return Err("an unknown task, or a weight above 1000"),
+    };
+    Ok(Order { to, number, echo, task })
 }
 
 /// Appends big-endian values to a buffer.
@@ -419,6 +499,7 @@ mod tests {
             adopted: id,
             promise: id,
             keeping: BucketSet::ALL,
+            connections: u32::MAX,
             heard: (0..HEARD_MAX as u64)
                 .map(|n| Heard {
                     identity: identity(n),
@@ -445,12 +526,23 @@ mod tests {
         }))
     }
 
+    fn orders() -> Vec<Message> {
+        let order = |task| Message::Order(Order { to: identity(5), number: u64::MAX, echo: u32::MAX, task });
+        let tasks = [Task::Drain(true), Task::Drain(false), Task::Weight(0), Task::Weight(1000)];
+        let done = Message::Done(Done { to: identity(6), number: 7 });
+        tasks.map(order).into_iter().chain([done]).collect()
+    }
+
+    fn all() -> Vec<Message> {
+        [largest_pulse(), largest_view()].into_iter().chain(orders()).collect()
+    }
+
     #[test]
     fn thirty_two_nodes_with_the_longest_names_fit_a_datagram() {
         let keys = Keys::new(ClusterKey::new([0; 32]), []);
         let cluster = ClusterName::new(&"c".repeat(32)).unwrap();
         let sealer = Sealer::new(&keys, &cluster, &NodeName::new(&"n".repeat(63)).unwrap(), Incarnation(1));
-        for message in [largest_pulse(), largest_view()] {
+        for message in all() {
             let len = sealer.seal(1, &message.encode()).len();
             assert!(len <= DATAGRAM_LEN_MAX, "{len}");
         }
@@ -458,14 +550,14 @@ mod tests {
 
     #[test]
     fn what_is_encoded_is_decoded() {
-        for message in [largest_pulse(), largest_view()] {
+        for message in all() {
             assert_eq!(Message::decode(&message.encode()), Ok(message));
         }
     }
 
     #[test]
     fn a_shortened_or_lengthened_message_is_refused() {
-        for message in [largest_pulse(), largest_view()] {
+        for message in all() {
             let mut bytes = message.encode();
             for len in 0..bytes.len() {
                 assert!(Message::decode(&bytes[..len]).is_err(), "length {len}");
@@ -475,9 +567,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_task_that_is_none_is_refused() {
+        let order = Order { to: identity(5), number: 1, echo: 2, task: Task::Weight(1000) };
+        let bytes = Message::Order(order).encode();
+        let (task, weight) = (bytes.len() - 3, bytes.len() - 1);
+        for (at, byte) in [(weight, 0xe9), (task, 3), (task, 1)] {
+            let mut wrong = bytes.clone();
+            wrong[at] = byte;
+            assert!(Message::decode(&wrong).is_err(), "byte {at} is {byte}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..1300), kind in 1u8..3) {
+        fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..1300), kind in 1u8..5) {
             let mut bytes = bytes;
             if let Some(first) = bytes.first_mut() {
                 *first = kind;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use rudel_api::config::HashMode;
-use rudel_api::control::{BucketState, Failure, Request, Response, WhyAnswer};
+use rudel_api::control::{BucketState, Failure, Ordered, Request, Response, WhyAnswer};
 use rudel_api::snapshot::{NodeState, Snapshot};
 
 struct Host {
@@ -58,6 +58,9 @@ impl Host {
                     format!("{} is no address of this cluster", flow.destination),
                     "ask for a flow to 192.0.2.10",
                 )),
+                Ok(Request::Drain { node } | Request::Undrain { node } | Request::Weight { node, .. }) => {
+                    ordered(&snapshot, node)
+                }
                 Err(failure) => Response::Error(failure),
             };
             response.to_line()
@@ -77,6 +80,16 @@ impl Host {
     /// Runs a command against this host's socket.
     fn ask(&self, arguments: &[&str]) -> Output {
         self.run(&[&["--socket", self.socket().to_str().unwrap()], arguments].concat())
+    }
+}
+
+/// What a daemon that knows this snapshot says to an order.
+fn ordered(snapshot: &Snapshot, node: Option<String>) -> Response {
+    let node = node.unwrap_or_else(|| snapshot.node.clone());
+    if snapshot.nodes.iter().any(|known| known.name == node) {
+        Response::Ordered(Ordered { node, changed: true })
+    } else {
+        Response::Error(Failure::new(format!("there is no node {node}"), "the nodes are n1, n2, n3"))
     }
 }
 

@@ -38,7 +38,7 @@ use crate::pulse::{self, Notice, Parts, PulseError, Request, Requests};
 use crate::recording::Recording;
 use crate::snapshot::{self, Context};
 use crate::store::Place;
-use crate::{connections, privilege, realtime};
+use crate::{connections, orders, privilege, realtime};
 
 /// Notices, claims and link events that may wait for the runtime.
 const QUEUE_MAX: usize = 1024;
@@ -241,6 +241,14 @@ impl Daemon {
                             }
                         }
                         Some((request, answer)) = asked.recv() => {
+                            if orders::is_order(&request) {
+                                // Another node may take its time to answer.
+                                let (requests, me) = (self.requests.clone(), self.node.clone());
+                                tokio::task::spawn_local(async move {
+                                    let _ = answer.send(orders::carry_out(&requests, &me, &request).await);
+                                });
+                                continue;
+                            }
                             let response = self.answer(request).await;
                             // Whoever asked may have gone.
                             let _ = answer.send(response);
@@ -328,8 +336,10 @@ impl Daemon {
         };
         let counts = connections::by_bucket(&self.config, self.seed, &found);
         let still_open = self.keeper.still_open(&counts, self.config.cluster.drain_timeout, Instant::now());
-        if let Err(error) = self.requests.send(Request::Command(Command::Keeping(still_open))) {
-            tracing::debug!(%error, "the protocol was not told of ended connections");
+        for command in [Command::Connections(self.keeper.connections()), Command::Keeping(still_open)] {
+            if let Err(error) = self.requests.send(Request::Command(command)) {
+                tracing::debug!(%error, "the protocol was not told of ended connections");
+            }
         }
     }
 
@@ -435,6 +445,9 @@ impl Daemon {
                 Ok(answer) => Response::Why(Box::new(answer)),
                 Err(failure) => Response::Error(failure),
             },
+            ControlRequest::Drain { .. } | ControlRequest::Undrain { .. } | ControlRequest::Weight { .. } => {
+                unreachable!("orders are carried out beside the daemon's other work")
+            }
         }
     }
 }

@@ -206,6 +206,7 @@ mod tests {
             Proto::Left { node: node.clone() },
             Proto::Restarted { node: node.clone() },
             Proto::Weight { node: node.clone(), from: 0, to: 1 },
+            Proto::Ordered { node: node.clone(), task: rudel_proto::wire::Task::Drain(true) },
             Proto::Gained { buckets: 1, took: Duration::ZERO },
             Proto::Stalled { buckets: 1, unscheduled: Duration::ZERO },
             Proto::LeftOut { view: ViewId::NONE },

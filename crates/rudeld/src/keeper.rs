@@ -15,11 +15,16 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub struct Keeper {
     since: BTreeMap<u8, Instant>,
     connections: u32,
+    /// What was still open in buckets whose time was over.
+    cut_off: BTreeMap<u8, u32>,
 }
 
 impl Keeper {
     /// The packet filter keeps these now.
     pub fn set_kept(&mut self, kept: BucketSet, now: Instant) {
+        if self.since.is_empty() && !kept.is_empty() {
+            self.cut_off.clear();
+        }
         self.since.retain(|bucket, _| kept.contains(*bucket));
         kept.iter().for_each(|bucket| {
             self.since.entry(bucket).or_insert(now);
@@ -34,9 +39,10 @@ impl Keeper {
         !self.since.is_empty()
     }
 
-    /// Connections that were open in kept buckets at the last look.
+    /// Connections that were open at the last look in the buckets that were given up: in those that are kept, and in
+    /// those whose time was over before their connections had ended.
     pub fn connections(&self) -> u32 {
-        self.connections
+        self.connections + self.cut_off.values().sum::<u32>()
     }
 
     /// Which buckets are to be kept on, given how many connections each has; none longer than `drain_timeout`.
@@ -46,16 +52,20 @@ impl Keeper {
         drain_timeout: Duration,
         now: Instant,
     ) -> BucketSet {
-        self.connections = self.since.keys().map(|bucket| connections[usize::from(*bucket)]).sum();
-        self.since
-            .iter()
-            .filter(|(bucket, since)| {
-                let age = now.duration_since(**since);
-                age < KEPT_MIN.min(drain_timeout)
-                    || age < drain_timeout && connections[usize::from(**bucket)] > 0
-            })
-            .map(|(bucket, _)| *bucket)
-            .collect()
+        self.connections = 0;
+        let mut still_open = BucketSet::EMPTY;
+        for (bucket, since) in &self.since {
+            let (open, age) = (connections[usize::from(*bucket)], now.duration_since(*since));
+            if age >= drain_timeout {
+                self.cut_off.insert(*bucket, open);
+                continue;
+            }
+            self.connections += open;
+            if age < KEPT_MIN || open > 0 {
+                still_open.insert(*bucket);
+            }
+        }
+        still_open
     }
 }
 
@@ -99,6 +109,13 @@ mod tests {
         let (mut keeper, begin) = keeper(&[1]);
         assert_eq!(after(&mut keeper, begin, 299, &[1]), [1]);
         assert_eq!(after(&mut keeper, begin, 300, &[1]), NONE);
+        assert_eq!(keeper.connections(), 1, "it had not ended");
+        after(&mut keeper, begin, 300, &[1]);
+        assert_eq!(keeper.connections(), 1, "counted once, should the filter be slow to let go");
+        keeper.set_kept(BucketSet::EMPTY, begin);
+        assert_eq!(keeper.connections(), 1, "until something is kept anew");
+        keeper.set_kept([1].into_iter().collect(), begin);
+        assert_eq!(keeper.connections(), 0);
         let none = keeper.still_open(&open(&[1]), Duration::ZERO, begin);
         assert!(none.is_empty(), "a time-out of zero keeps nothing");
     }

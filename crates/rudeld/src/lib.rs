@@ -11,6 +11,7 @@ pub mod host_setup;
 pub mod keeper;
 pub mod neighbor;
 pub mod options;
+pub mod orders;
 pub mod privilege;
 pub mod pulse;
 pub mod realtime;

@@ -24,10 +24,12 @@ use std::time::Duration;
 use rudel_datapath::{BucketState, BucketTable, Datapath, InterfaceCounters, LeaseUntil};
 use rudel_proto::bucket::BucketSet;
 use rudel_proto::id::{Incarnation, NodeId};
+use rudel_proto::machine::Outcome;
 use rudel_proto::record::Record;
 use rudel_proto::seal::{DATAGRAM_LEN_MAX, Rejection};
 use rudel_proto::share::Owners;
 use rudel_proto::status::Status;
+use rudel_proto::wire::Task;
 use rudel_proto::{Command, Event, Node, Output, Table, Time};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::{mpsc, oneshot};
@@ -54,6 +56,8 @@ const REJECTIONS_TOLD_MAX: usize = 64;
 pub enum Request {
     /// A command for the protocol.
     Command(Command),
+    /// An order for another node, and where to tell what became of it.
+    Order(String, Task, oneshot::Sender<Outcome>),
     /// Everything that is known.
     Report(oneshot::Sender<Report>),
 }
@@ -162,6 +166,13 @@ impl Requests {
         self.send(Request::Report(sender))?;
         receiver.await.map_err(|_| RequestError::Stopped)
     }
+
+    /// Orders another node, and waits until it has said that it is done, or is given up.
+    pub async fn order(&self, node: &str, task: Task) -> Result<Outcome, RequestError> {
+        let (sender, receiver) = oneshot::channel();
+        self.send(Request::Order(node.into(), task, sender))?;
+        receiver.await.map_err(|_| RequestError::Stopped)
+    }
 }
 
 /// What the thread works with.
@@ -208,6 +219,8 @@ pub fn start<D: Datapath + Send + 'static>(
             counts: Counts::default(),
             told: BTreeMap::new(),
             kept: BucketSet::EMPTY,
+            orders: BTreeMap::new(),
+            ticket: 0,
             stopped: false,
         };
         let result = turn.run();
@@ -233,6 +246,9 @@ struct Turn<D> {
     counts: Counts,
     told: BTreeMap<(&'static str, IpAddr), Time>,
     kept: BucketSet,
+    /// Who waits for the answer to which order.
+    orders: BTreeMap<u64, oneshot::Sender<Outcome>>,
+    ticket: u64,
     stopped: bool,
 }
 
@@ -286,6 +302,12 @@ impl<D: Datapath> Turn<D> {
                     if is_view {
                         self.elect();
                         self.tell_owners();
+                    }
+                }
+                Output::Ordered { ticket, outcome } => {
+                    if let Some(answer) = self.orders.remove(&ticket) {
+                        // Whoever asked may have gone.
+                        let _ = answer.send(outcome);
                     }
                 }
                 Output::Incarnation(incarnation) => self.tell(Notice::Incarnation(incarnation)),
@@ -416,6 +438,13 @@ impl<D: Datapath> Turn<D> {
             match self.incoming.try_recv() {
                 Ok(Request::Command(command)) => {
                     self.node.handle_command(now(), command);
+                    self.carry_out()?;
+                }
+                Ok(Request::Order(node, task, answer)) => {
+                    self.ticket += 1;
+                    self.orders.insert(self.ticket, answer);
+                    let ticket = self.ticket;
+                    self.node.handle_command(now(), Command::Order { ticket, node, task });
                     self.carry_out()?;
                 }
                 Ok(Request::Report(answer)) => {

@@ -69,6 +69,7 @@ pub fn snapshot(context: &Context<'_>, report: &Report) -> Snapshot {
             total: BUCKET_COUNT as u16,
             owned: status.owned.len() as u16,
             keeping: status.kept.len() as u16,
+            connections: Some(status.connections),
             adopting: (given - status.owned).len() as u16,
             owners: owners.iter().map(|owner| owner.map(name)).collect(),
         },
@@ -104,6 +105,8 @@ fn nodes(context: &Context<'_>, report: &Report, name: &impl Fn(NodeId) -> Strin
         healthy: status.healthy,
         weight: status.weight,
         buckets: buckets(status.identity.id),
+        connections: Some(status.connections).filter(|count| *count > 0),
+        settled: Some(status.settled),
         heard_ms: Some(0),
         addresses: context.own_addresses.iter().map(ToString::to_string).collect(),
         keeping: Some(status.kept.len() as u16).filter(|count| *count > 0),
@@ -128,6 +131,9 @@ fn nodes(context: &Context<'_>, report: &Report, name: &impl Fn(NodeId) -> Strin
                 .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             addresses: report.addresses.get(&id).into_iter().flatten().map(ToString::to_string).collect(),
             keeping: word.map(|word| word.keeping.len() as u16).filter(|count| *count > 0),
+            connections: word.map(|word| word.connections).filter(|count| *count > 0),
+            settled: word
+                .map(|word| word.settled && status.view.as_ref().is_some_and(|view| view.id == word.adopted)),
             reason: word.filter(|word| word.late).map(|_| "its program is scheduled late".into()),
             version: None,
         });
@@ -143,6 +149,8 @@ fn nodes(context: &Context<'_>, report: &Report, name: &impl Fn(NodeId) -> Strin
                 heard_ms: None,
                 addresses: Vec::new(),
                 keeping: None,
+                connections: None,
+                settled: None,
                 reason: Some(event.reason.clone()),
                 version: None,
             });

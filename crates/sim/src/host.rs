@@ -134,6 +134,8 @@ impl Brain {
                 Action::Keep => Act::Own(machine.owned()),
                 Action::Lease(until) => Act::Lease(until),
                 Action::Event(event) => Act::Event(event),
+                // No world has an administrator who waits for an answer.
+                Action::Ordered { .. } => return self.poll(),
                 Action::Incarnation(incarnation) => Act::Incarnation(incarnation),
                 Action::Stopped => Act::Stopped,
             }),
@@ -146,8 +148,8 @@ impl Brain {
                 Output::Event(event) => Act::Event(event),
                 Output::Incarnation(incarnation) => Act::Incarnation(incarnation),
                 Output::Stopped => Act::Stopped,
-                // No world asks a node to record.
-                Output::Record(_) => return self.poll(),
+                // No world asks a node to record, or has an administrator who waits for an answer.
+                Output::Record(_) | Output::Ordered { .. } => return self.poll(),
                 Output::Timeout(_) => return None,
             }),
         }

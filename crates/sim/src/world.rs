@@ -902,5 +902,7 @@ fn describe(message: &Message) -> String {
             )
         }
         Message::View(view) => format!("view {}:{:?}", view.id.epoch, view.id.coordinator.id),
+        Message::Order(order) => format!("{order:?}"),
+        Message::Done(done) => format!("{done:?}"),
     }
 }

@@ -57,6 +57,11 @@ impl Origin<'_> {
                 }
             }
             Message::View(view) => self.view(view, state),
+            Message::Order(order) => {
+                (order.to, order.number, order.task).hash(state);
+                self.number(order.to, order.echo, state);
+            }
+            Message::Done(done) => (done.to, done.number).hash(state),
         }
     }
 
@@ -180,6 +185,7 @@ impl Machine {
             }
             origin.maybe(peer.echoed, state);
             origin.maybe(peer.acknowledged, state);
+            peer.obeyed.hash(state);
         }
         for (id, (incarnation, at)) in &self.gone {
             (id, incarnation, origin.instant(*at)).hash(state);
@@ -206,6 +212,7 @@ impl Machine {
         if let Some(want) = &self.want {
             want.fingerprint(origin, state);
         }
+        self.orders.fingerprint(origin, state);
         for at in [self.wanted_since, self.turn_at, self.repeat_at, self.timers.next()] {
             origin.maybe(at, state);
         }

@@ -20,6 +20,13 @@ impl Machine {
         self.contested
     }
 
+    /// Connections that are still open in buckets that were given up. Beyond what is kept there are some only when the
+    /// time of a drain is over: nobody serves those.
+    pub(super) fn connections_left(&self) -> u32 {
+        let gives_away = self.draining || self.leaving;
+        if gives_away || !self.keeping.is_empty() { self.connections } else { 0 }
+    }
+
     /// R1: what a view takes away is kept, until the daemon finds no connection in it any more.
     pub(super) fn keep(&mut self, given_up: BucketSet) {
         if self.config.handover && !given_up.is_empty() {

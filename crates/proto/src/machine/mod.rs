@@ -9,7 +9,7 @@
 //!   handle_timeout ─┼─► evaluate() ──┼─ judge.rs       R5     who is expired
 //!   handle_command ─┘       │        └─ coordinate.rs  R6     who makes the next view
 //!   handle_pulse_sent       ▼
-//!                      poll_action()   Send · Own · Lease · Event · Incarnation · Stopped
+//!                      poll_action()   Send · Own · Lease · Event · Ordered · Incarnation · Stopped
 //! ```
 //!
 //! Invariants: what is owned is part of what the adopted view gives; no view below the promise is adopted; an
@@ -20,6 +20,7 @@ mod fingerprint;
 mod handover;
 mod judge;
 mod lease;
+mod orders;
 mod peer;
 mod timers;
 
@@ -40,11 +41,13 @@ use crate::share;
 use crate::status::{PeerStatus, Status};
 use crate::time::Time;
 use crate::view::View;
-use crate::wire::{Audit, HEARD_MAX, Heard, Message, NodeState, Pulse};
+use crate::wire::{Audit, HEARD_MAX, Heard, Message, NodeState, Pulse, Task};
 
 pub use fingerprint::Origin;
+pub use orders::Outcome;
 
 use coordinate::Want;
+use orders::Orders;
 use peer::{Contact, Peer};
 use timers::{Timer, Timers};
 
@@ -76,6 +79,17 @@ pub enum Command {
     Connected(bool),
     /// Which of the buckets that were given up still have open connections here; the others are kept no longer.
     Keeping(BucketSet),
+    /// How many connections are still open in buckets that were given up; the next pulses say it.
+    Connections(u32),
+    /// Orders another node; answered by [`Action::Ordered`] with this ticket.
+    Order {
+        /// Which order is answered.
+        ticket: u64,
+        /// The other node's name.
+        node: String,
+        /// What it is to do.
+        task: Task,
+    },
     /// The packet counts that the next pulses carry, one per interface.
     Audit(Vec<Audit>),
 }
@@ -100,6 +114,13 @@ pub enum Action {
     Lease(Time),
     /// Tell people.
     Event(Event),
+    /// An order to another node has been carried out, or given up.
+    Ordered {
+        /// Which: the ticket of [`Command::Order`].
+        ticket: u64,
+        /// What became of it.
+        outcome: Outcome,
+    },
     /// This run has another number than it was started with: remember it for the next.
     Incarnation(Incarnation),
     /// The node has left; nothing will follow.
@@ -146,6 +167,8 @@ pub struct Machine {
     leaving_since: Time,
     keeping: BucketSet,
     contested: BucketSet,
+    connections: u32,
+    orders: Orders,
     audits: Vec<Audit>,
 
     started_at: Time,
@@ -222,6 +245,8 @@ impl Machine {
             leaving_since: now,
             keeping: BucketSet::EMPTY,
             contested: BucketSet::EMPTY,
+            connections: 0,
+            orders: Orders::default(),
             audits: Vec::new(),
             started_at: now,
             listen_since: now,
@@ -274,6 +299,11 @@ impl Machine {
             match message {
                 Message::Pulse(pulse) => self.handle_pulse(now, sender, pulse),
                 Message::View(view) => self.handle_view(now, sender, *view),
+                Message::Order(order) => self.handle_order(now, sender, order),
+                Message::Done(done) => {
+                    self.handle_done(sender, done);
+                    Ok(())
+                }
             }
         };
         if self.windows.len() > WINDOWS_MAX {
@@ -306,14 +336,9 @@ impl Machine {
     pub fn handle_command(&mut self, now: Time, command: Command) {
         self.observe(now);
         match command {
-            Command::Weight(weight) => self.weight = weight.min(1000),
+            Command::Weight(weight) => self.obey(Task::Weight(weight)),
             Command::Healthy(healthy) => self.healthy = healthy,
-            Command::Drain(draining) => {
-                if self.draining != draining {
-                    self.draining = draining;
-                    self.tell_state(if draining { "asked to drain" } else { "asked to serve again" });
-                }
-            }
+            Command::Drain(draining) => self.obey(Task::Drain(draining)),
             Command::Leave => {
                 if !self.leaving {
                     self.leaving = true;
@@ -328,6 +353,8 @@ impl Machine {
                 }
             }
             Command::Keeping(still_open) => self.keep_only(still_open),
+            Command::Connections(connections) => self.connections = connections,
+            Command::Order { ticket, node, task } => self.order(now, ticket, &node, task),
             Command::Audit(audits) => {
                 self.audits = audits;
                 self.audits.truncate(crate::wire::AUDITS_MAX);
@@ -414,6 +441,7 @@ impl Machine {
             promise: self.promise,
             owned: self.owned,
             kept: self.keeping,
+            connections: self.connections_left(),
             weight: self.weight,
             healthy: self.healthy && self.connected,
             peers,
@@ -654,6 +682,7 @@ impl Machine {
     /// Applies the rules until nothing follows from what is known at `now`.
     fn evaluate(&mut self, now: Time) {
         self.evaluate_before_pulse(now);
+        self.press_orders(now);
         let said = self.saying(now);
         let words_changed = self.said.as_ref() != Some(&said);
         if words_changed && self.extra_pulses > 0 && self.said.is_some() && self.phase != Phase::Stopped {
@@ -1006,6 +1035,7 @@ impl Machine {
             adopted: said.adopted,
             promise: self.promise,
             keeping: said.keeping,
+            connections: self.connections_left(),
             heard: self.heard_table(now),
             audits: self.audits.clone(),
         });
@@ -1099,6 +1129,7 @@ impl Machine {
             _ => None,
         };
         self.timers.set(Timer::Recover, recover);
+        self.timers.set(Timer::Order, self.orders.next());
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Peer {
     /// When we sent the freshest pulse that it has echoed as proven: leases are made of this, and it
     /// does not give us up within T of it.
     pub(super) acknowledged: Option<Time>,
+    /// The number of its last order that was carried out; 0 for none.
+    pub(super) obeyed: u64,
 }
 
 impl Peer {
@@ -43,6 +45,7 @@ impl Peer {
             word: None,
             echoed: None,
             acknowledged: None,
+            obeyed: 0,
         }
     }
 

@@ -22,11 +22,13 @@ pub(super) enum Timer {
     Leave,
     /// A node with nobody to hear it may gain again after a stall (R7), or a fenced one listen again.
     Recover,
+    /// An order to another node is to be repeated, or given up.
+    Order,
 }
 
 /// The machine's timers: at most one of each kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Timers([Option<Time>; 8]);
+pub(super) struct Timers([Option<Time>; 9]);
 
 impl Timers {
     /// Sets or clears one timer.

@@ -423,6 +423,7 @@ impl Fixture {
             adopted: self.claimed,
             promise: self.claimed,
             keeping: BucketSet::EMPTY,
+            connections: 0,
             heard,
             audits: Vec::new(),
         }

@@ -7,6 +7,7 @@
 mod cost;
 mod fixture;
 mod handover;
+mod orders;
 mod r1_r2_adopt;
 mod r3_gain;
 mod r4_lease;
@@ -19,15 +20,16 @@ mod twins;
 mod wire;
 
 /// The sources that the rules live in, and the tests that hold them.
-const MACHINE: [&str; 6] = [
+const MACHINE: [&str; 7] = [
     include_str!("../mod.rs"),
     include_str!("../judge.rs"),
     include_str!("../lease.rs"),
     include_str!("../coordinate.rs"),
     include_str!("../peer.rs"),
     include_str!("../handover.rs"),
+    include_str!("../orders.rs"),
 ];
-const TESTS: [&str; 12] = [
+const TESTS: [&str; 13] = [
     include_str!("r1_r2_adopt.rs"),
     include_str!("r3_gain.rs"),
     include_str!("r4_lease.rs"),
@@ -40,6 +42,7 @@ const TESTS: [&str; 12] = [
     include_str!("cost.rs"),
     include_str!("handover.rs"),
     include_str!("wire.rs"),
+    include_str!("orders.rs"),
 ];
 const DOCUMENT: &str = include_str!("../../../../../docs/protocol.md");
 
