@@ -97,7 +97,7 @@ impl Origin<'_> {
         let horizon = self.horizon();
         let uptime = Duration::from_millis(pulse.uptime_ms.into()).min(horizon);
         (uptime, pulse.state, pulse.weight, pulse.keeping).hash(state);
-        (pulse.healthy, pulse.late, pulse.settled, pulse.gone).hash(state);
+        (pulse.digest, pulse.healthy, pulse.late, pulse.settled, pulse.gone).hash(state);
         self.view_id(pulse.adopted, state);
         self.view_id(pulse.promise, state);
         state.write_usize(pulse.heard.len());
@@ -143,7 +143,8 @@ impl Machine {
         if let Phase::Goodbye { said, next } = self.phase {
             (said, origin.instant(next)).hash(state);
         }
-        (self.weight, self.healthy, self.connected, self.draining, self.leaving, self.keeping).hash(state);
+        (self.weight, self.healthy, self.connected, self.draining, self.leaving).hash(state);
+        (self.keeping, self.contested).hash(state);
         if self.leaving {
             origin.instant(self.leaving_since).hash(state);
         }

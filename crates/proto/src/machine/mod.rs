@@ -28,6 +28,7 @@ mod timers;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -188,7 +189,7 @@ pub struct Machine {
     owned: BucketSet,
     lease: Time,
     /// Bodies of views that were heard of, by identity.
-    bodies: BTreeMap<ViewId, View>,
+    bodies: BTreeMap<ViewId, Arc<View>>,
 
     peers: BTreeMap<NodeId, Peer>,
     /// Who said good-bye, in which run, and when that was last heard of.
@@ -659,7 +660,7 @@ impl Machine {
 
     /// Keeps the body of a view: those of the own and of peers' views first, then the highest.
     fn remember(&mut self, view: View) {
-        self.bodies.insert(view.id, view);
+        self.bodies.insert(view.id, Arc::new(view));
         while self.bodies.len() > BODIES_MAX {
             let adopted: BTreeSet<ViewId> = self
                 .peers
@@ -770,7 +771,7 @@ impl Machine {
         let adoptable =
             highest.filter(|view| view.id >= self.promise && view.id > self.view_id() && view.names(self.me));
         if let Some(view) = adoptable.cloned() {
-            self.adopt(now, view);
+            self.adopt(now, (*view).clone());
         }
     }
 
