@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{completions, key, man, plan, status, why};
+use crate::commands::{completions, drain, key, man, order, plan, status, why};
 use crate::target::Target;
 
 const EXIT_CODES: &str = "\
@@ -32,6 +32,9 @@ pub(crate) enum Command {
     Status(status::Args),
     Why(why::Args),
     Plan(plan::Args),
+    Drain(drain::Args),
+    Undrain(order::UndrainArgs),
+    Weight(order::WeightArgs),
     #[command(subcommand)]
     Key(KeyCommand),
     Completions(completions::Args),

@@ -295,6 +295,98 @@ fn plans_are_made_with_and_without_a_daemon() {
 }
 
 #[test]
+fn orders_are_told_to_the_daemon_and_their_answers_to_the_user() {
+    let host = Host::new();
+    host.serve(healthy());
+    let said = |arguments: &[&str]| {
+        let output = host.ask(arguments);
+        assert_eq!(code(&output), 0, "{output:?}");
+        stdout(&output)
+    };
+    let drains = "drains: new connections go to others, open ones stay until they end\n";
+    assert_eq!(said(&["drain"]), format!("n1 {drains}"));
+    assert_eq!(said(&["drain", "--node", "n2"]), format!("n2 {drains}"));
+    assert_eq!(said(&["undrain", "--node", "n2"]), "n2 takes its share again\n");
+    assert_eq!(said(&["weight", "50"]), "n1 has the weight 50\n");
+    assert_eq!(
+        said(&["weight", "0", "--node", "n3", "--json"]),
+        "{\"schema\":1,\"order\":\"weight\",\"node\":\"n3\",\"changed\":true,\"weight\":0}\n"
+    );
+    for command in [&["drain"][..], &["undrain"], &["weight", "7"]] {
+        assert_eq!(
+            complaint(&host.ask(&[command, &["--node", "n9"]].concat()), 1),
+            "rudel: there is no node n9: the nodes are n1, n2, n3"
+        );
+    }
+    for wrong in [&["weight"][..], &["weight", "1001"], &["weight", "-1"], &["drain", "--node", "a/b"]] {
+        assert_eq!(code(&host.ask(wrong)), 2, "{wrong:?}");
+    }
+}
+
+/// A daemon whose n2 says these one after the other: buckets, settled, buckets kept, connections left.
+fn draining(host: &Host, told: &'static [(u16, bool, u16, u32)]) {
+    let looks = std::sync::atomic::AtomicUsize::new(0);
+    host.answer(move |request| {
+        let mut snapshot = healthy();
+        let response = match request {
+            Ok(Request::Status) => {
+                let look = looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let (buckets, settled, keeping, connections) = told[look.min(told.len() - 1)];
+                let n2 = &mut snapshot.nodes[1];
+                (n2.state, n2.buckets, n2.settled) = (NodeState::Draining, buckets, Some(settled));
+                (n2.keeping, n2.connections) = (Some(keeping), Some(connections));
+                Response::Status(Box::new(snapshot))
+            }
+            Ok(Request::Drain { node }) => ordered(&snapshot, node),
+            _ => Response::Error(Failure::new("no", "none")),
+        };
+        response.to_line()
+    });
+}
+
+#[test]
+fn a_drain_is_waited_for_line_by_line_in_a_pipe() {
+    let host = Host::new();
+    // The first is seen by the command's look whether the daemon answers at all.
+    draining(
+        &host,
+        &[
+            (85, true, 0, 0),
+            (85, true, 0, 0),
+            (0, false, 0, 0),
+            (0, true, 3, 7),
+            (0, true, 1, 2),
+            (0, true, 0, 0),
+        ],
+    );
+    let output = host.ask(&["drain", "--wait", "--node", "n2"]);
+    assert_eq!(code(&output), 0, "{output:?}");
+    let text = stdout(&output);
+    assert!(text.starts_with("n2: 85 buckets to hand over\n"), "{text}");
+    assert!(
+        text.contains("\nn2 has drained after ") && text.ends_with(" ms: no connection is left\n"),
+        "{text}"
+    );
+    assert!(!text.contains('\x1b') && !text.contains('\r'), "{text:?}");
+    assert_eq!(text.lines().count(), 2, "quiet: {text}");
+}
+
+#[test]
+fn a_drain_whose_time_is_over_exits_with_1() {
+    let host = Host::new();
+    draining(&host, &[(0, true, 3, 7), (0, true, 3, 7), (0, true, 0, 1)]);
+    let output = host.ask(&["drain", "--wait", "--json", "--node", "n2"]);
+    assert_eq!(code(&output), 1);
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&told["drained"], &told["connections"]), (&false.into(), &1.into()), "{told}");
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "rudel: the drain time-out is over, and 1 connection of n2 had not ended: they are cut off: their clients must \
+         connect again; raise drain_timeout in [cluster] to wait longer for such\n"
+    );
+}
+
+#[test]
 fn a_key_is_made_once_and_known_by_its_fingerprint() {
     let host = Host::new();
     let path = host.path("key");
@@ -344,7 +436,9 @@ fn completions_and_manual_pages_are_printed() {
     assert!(page.contains(".TH rudel 1"), "{page}");
     std::fs::create_dir(host.path("man1")).unwrap();
     assert_eq!(code(&host.run(&["man", "man1"])), 0);
-    for page in ["rudel.1", "rudel-status.1", "rudel-key-new.1", "rudel-plan.1"] {
+    for page in
+        ["rudel.1", "rudel-status.1", "rudel-key-new.1", "rudel-plan.1", "rudel-drain.1", "rudel-weight.1"]
+    {
         assert!(Path::exists(&host.path("man1").join(page)), "{page}");
     }
     let said = complaint(&host.run(&["man", "no/such/directory"]), 1);

@@ -1,8 +1,10 @@
 //! One file per command: its arguments with their help, and what it does.
 
 pub(crate) mod completions;
+pub(crate) mod drain;
 pub(crate) mod key;
 pub(crate) mod man;
+pub(crate) mod order;
 pub(crate) mod plan;
 pub(crate) mod status;
 pub(crate) mod why;

@@ -58,11 +58,11 @@ struct Share {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ExplicitShare(Share);
 
-fn node_name(text: &str) -> Result<NodeName, String> {
+pub(crate) fn node_name(text: &str) -> Result<NodeName, String> {
     NodeName::new(text).map_err(|error| error.to_string())
 }
 
-fn weight(text: &str) -> Result<u16, String> {
+pub(crate) fn weight(text: &str) -> Result<u16, String> {
     let weight = text.parse().ok().filter(|weight| *weight <= WEIGHT_MAX);
     weight.ok_or_else(|| format!("`{text}` is not a weight of 0 to {WEIGHT_MAX}"))
 }

@@ -153,7 +153,12 @@ fn nodes(snapshot: &Snapshot, width: usize) -> String {
             Some(ms) => span(Duration::from_millis(ms)).into(),
             None => Cell("silent".to_owned(), BAD),
         };
-        let keeping = node.keeping.filter(|n| *n > 0).map(|n| format!("keeps connections in {n} buckets"));
+        let open = node.connections.filter(|n| *n > 0).map_or(String::new(), |n| format!("{n} "));
+        let keeping = match node.keeping.filter(|n| *n > 0) {
+            Some(n) => Some(format!("keeps {open}connections in {n} buckets")),
+            None if !open.is_empty() => Some(format!("{open}connections were cut off by the drain time-out")),
+            None => None,
+        };
         Row {
             cells: vec![
                 Cell(node.name.clone(), if is_me { BOLD } else { PLAIN }),
@@ -277,6 +282,16 @@ mod tests {
             assert!(line.chars().count() <= 80, "{line}");
             assert_eq!(line, line.trim_end());
         }
+    }
+
+    #[test]
+    fn the_connections_left_are_told() {
+        let mut snapshot = fixture();
+        snapshot.nodes[1].connections = Some(12);
+        snapshot.nodes[2].connections = Some(3);
+        let text = plain(&snapshot, 80);
+        assert!(text.contains("\n    keeps 12 connections in 7 buckets\n"), "{text}");
+        assert!(text.contains("\n    3 connections were cut off by the drain time-out\n"), "{text}");
     }
 
     #[test]
