@@ -21,7 +21,10 @@ const fn mutation(
     Mutation { name, about, edits, caught_by }
 }
 
+const HEAR: &str = "machine/hear.rs";
 const MACHINE: &str = "machine/mod.rs";
+const RULES: &str = "machine/rules.rs";
+const SAY: &str = "machine/say.rs";
 const LEASE: &str = "machine/lease.rs";
 const JUDGE: &str = "machine/judge.rs";
 const COORDINATE: &str = "machine/coordinate.rs";
@@ -32,7 +35,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "promise-left-out",
         "R1: a view below the promise is adopted",
         &[(
-            MACHINE,
+            RULES,
             "|view| view.id >= self.promise && view.id > self.view_id()",
             "|view| view.id > self.view_id()",
         )],
@@ -42,7 +45,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "left-out-does-not-yield",
         "R1: who is left out of a higher view goes on",
         &[(
-            MACHINE,
+            RULES,
             "if let Some(view) = left_out_by {",
             "if let Some(view) = left_out_by.filter(|_| false) {",
         )],
@@ -51,19 +54,19 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "at-least-for-exactly",
         "R3: a word from a higher view counts as well",
-        &[(MACHINE, "word.settled && word.adopted == view.id", "word.settled && word.adopted >= view.id")],
+        &[(RULES, "word.settled && word.adopted == view.id", "word.settled && word.adopted >= view.id")],
         "r3_a_higher_view_does_not_count",
     ),
     mutation(
         "debts-left-out",
         "R3: gains with debts",
-        &[(MACHINE, "self.stalled_at.is_some() || !self.debts.is_empty()", "self.stalled_at.is_some()")],
+        &[(RULES, "self.stalled_at.is_some() || !self.debts.is_empty()", "self.stalled_at.is_some()")],
         "r3_gain_needs_no_debts",
     ),
     mutation(
         "debts-of-heard-left-out",
         "a peer that the view does not name is no debt",
-        &[(MACHINE, "self.debts.extend(unnamed);", "let _ = unnamed;")],
+        &[(RULES, "self.debts.extend(unnamed);", "let _ = unnamed;")],
         "r3_a_node_outside_the_view_that_serves_blocks",
     ),
     mutation(
@@ -76,7 +79,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "stale-words",
         "R3: a word counts however old it is",
         &[(
-            MACHINE,
+            RULES,
             ".and_then(|peer| peer.fresh_word(now, self.config.lease()))",
             ".and_then(|peer| peer.word.as_ref())\n            .filter(|_| now >= self.started_at)",
         )],
@@ -85,7 +88,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "quorum-of-words-left-out",
         "R3: gains before a quorum has settled",
-        &[(MACHINE, "if blocked || words < self.config.quorum {", "if blocked || words == 0 {")],
+        &[(RULES, "if blocked || words < self.config.quorum {", "if blocked || words == 0 {")],
         "r3_with_a_quorum_so_many_members_must_be_settled_in_exactly_this_view",
     ),
     mutation(
@@ -102,7 +105,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "lease-before-pulse",
         "R4: the lease is moved before the pulse was sent",
         &[(
-            MACHINE,
+            SAY,
             "self.sent.push_back((self.sequence, now));",
             "self.sent.push_back((self.sequence, now));\n        self.move_lease(now);",
         )],
@@ -167,7 +170,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "good-byes-not-repeated",
         "R5: a good-bye is not passed on",
         &[(
-            MACHINE,
+            SAY,
             "self.gone.iter().map(|(id, (incarnation, _))| gone_entry(*id, *incarnation)).collect();",
             "self.gone.iter().take(0).map(|(id, (incarnation, _))| gone_entry(*id, *incarnation)).collect();",
         )],
@@ -187,7 +190,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "no-stall",
         "R7: who was not scheduled goes on as before",
         &[(
-            MACHINE,
+            HEAR,
             "if idle > self.config.lease() && self.phase == Phase::Member {",
             "if idle > self.config.lease() * 1000 && self.phase == Phase::Member {",
         )],
@@ -209,7 +212,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "listening-while-hung",
         "R8: a stall while listening counts as listening",
         &[(
-            MACHINE,
+            HEAR,
             "            if self.phase == Phase::Listening {\n                self.listen_since = now;",
             "            if self.phase == Phase::Stopped {\n                self.listen_since = now;",
         )],
@@ -219,7 +222,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "good-bye-too-early",
         "R9: the good-bye comes before the kernel is emptied",
         &[(
-            MACHINE,
+            RULES,
             "            self.give_up_all();\n            self.phase = Phase::Goodbye { said: 1, next: now + self.config.interval / 4 };\n            self.pulse(now);",
             "            self.phase = Phase::Goodbye { said: 1, next: now + self.config.interval / 4 };\n            self.pulse(now);\n            self.give_up_all();",
         )],

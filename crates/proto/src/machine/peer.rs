@@ -87,4 +87,9 @@ impl Peer {
             gone: false,
         })
     }
+
+    /// When it was last heard of, proven or not.
+    pub(super) fn last_heard_of(&self) -> Option<Time> {
+        [self.heard, self.unproven].into_iter().flatten().map(|contact| contact.at).max()
+    }
 }

@@ -1,0 +1,253 @@
+//! The rules R1 to R3, R8 and R9, and the order in which all of them are applied.
+
+use super::{Action, GOODBYES, MEMORY_TIMEOUTS, Machine, Phase};
+use crate::event::Event;
+use crate::id::{Identity, ViewId};
+use crate::time::Time;
+use crate::view::View;
+use crate::wire::{NodeState, Pulse};
+
+impl Machine {
+    /// Applies the rules until nothing follows from what is known at `now`.
+    pub(super) fn evaluate(&mut self, now: Time) {
+        self.evaluate_before_pulse(now);
+        self.press_orders(now);
+        let said = self.saying(now);
+        let words_changed = self.said.as_ref() != Some(&said);
+        if words_changed && self.extra_pulses > 0 && self.said.is_some() && self.phase != Phase::Stopped {
+            self.extra_pulses -= 1;
+            self.pulse(now);
+        }
+        self.arm(now);
+    }
+
+    pub(super) fn evaluate_before_pulse(&mut self, now: Time) {
+        self.turn_at = None;
+        self.lapse(now);
+        self.recover(now);
+        self.start(now);
+        self.yield_if_left_out();
+        self.adopt_highest(now);
+        self.pay_debts(now);
+        if matches!(self.phase, Phase::Member | Phase::Joining) {
+            self.coordinate(now);
+            self.pay_debts(now);
+        }
+        self.gain(now);
+        self.contest(now);
+        self.repeat(now);
+        self.leave(now);
+        self.forget(now);
+    }
+
+    /// R8: a starting node listens for T, joins at once if it heard somebody, and forms a view of its own only if
+    /// it heard nobody.
+    pub(super) fn start(&mut self, now: Time) {
+        if self.phase == Phase::Fenced {
+            let quiet =
+                self.twin.as_ref().is_none_or(|twin| now >= twin.contact.at + self.config.timeout * 4);
+            if quiet {
+                self.twin = None;
+                self.listen_since = now;
+                self.enter(Phase::Listening, "the other machine with this node's name is silent");
+            }
+        }
+        if self.phase != Phase::Listening {
+            return;
+        }
+        if self.heard_peers(now).next().is_some() {
+            self.enter(Phase::Joining, "heard other nodes");
+        } else if now >= self.listen_since + self.config.timeout {
+            if self.peers.is_empty() && self.twin.is_none() {
+                self.enter(Phase::Joining, "heard nobody");
+            } else {
+                self.enter(Phase::Joining, "heard nodes that do not answer yet");
+            }
+        }
+    }
+
+    /// R1: a peer in full contact is settled in a higher view that does not name this node: the others went on.
+    pub(super) fn yield_if_left_out(&mut self) {
+        if self.phase != Phase::Member {
+            return;
+        }
+        let (now, mine) = (self.observed_at, self.view_id());
+        // Of two groups with different configurations, which met, the one with the lower view yields to the other:
+        // they hash flows differently, so there is no view that both could serve by.
+        let yields_to = |word: &Pulse| match word.digest == self.config.digest {
+            true => word.settled && self.bodies.get(&word.adopted).is_some_and(|view| !view.names(self.me)),
+            false => true,
+        };
+        let left_out_by = self
+            .heard_peers(now)
+            .find(|(_, word)| word.adopted > mine && yields_to(word))
+            .map(|(_, word)| word.adopted);
+        if let Some(view) = left_out_by {
+            self.give_up_all();
+            self.view = None;
+            self.actions.push_back(Action::Event(Event::LeftOut { view }));
+            self.enter(Phase::Joining, "left out of a later view");
+        }
+    }
+
+    /// R1: adopts the highest view heard of that names this node, and never one below its promise.
+    pub(super) fn adopt_highest(&mut self, now: Time) {
+        if !matches!(self.phase, Phase::Joining | Phase::Member) {
+            return;
+        }
+        let highest = self.bodies.last_key_value().map(|(_, view)| view);
+        let adoptable =
+            highest.filter(|view| view.id >= self.promise && view.id > self.view_id() && view.names(self.me));
+        if let Some(view) = adoptable.cloned() {
+            self.adopt(now, (*view).clone());
+        }
+    }
+
+    /// R1: what the view does not give is given up at once, in the kernel first.
+    pub(super) fn adopt(&mut self, now: Time, view: View) {
+        let previous = self.view.take();
+        // Whoever a former view named stays a debt until it can own nothing more.
+        let former = previous.iter().flat_map(|old| old.members.iter().map(|m| m.identity));
+        self.debts.extend(former.filter(|identity| *identity != self.me));
+        self.debts.retain(|identity| !view.names(*identity));
+
+        // R2: what the view still gives is not touched.
+        let retained = self.owned & view.owned_by(self.me.id);
+        if retained != self.owned {
+            let given_up = self.owned - retained;
+            self.own(retained);
+            self.keep(given_up);
+        }
+        self.adopted_at = now;
+        self.gained_since_adoption = 0;
+        self.tell_changes(now, previous.as_ref(), &view);
+        let first = previous.is_none();
+        self.view = Some(view);
+        self.repeat_at = None;
+        if first {
+            self.enter(Phase::Member, "named by a view");
+        }
+    }
+
+    /// A debt is paid when its node is over, or owns nothing with a promise of at least this view.
+    pub(super) fn pay_debts(&mut self, now: Time) {
+        let Some(view) = &self.view else {
+            return;
+        };
+        let view_id = view.id;
+        // Everyone proved alive that the view does not name.
+        let unnamed: Vec<Identity> = self
+            .peers
+            .values()
+            .filter(|peer| peer.heard.is_some() && !view.names(peer.identity))
+            .map(|peer| peer.identity)
+            .collect();
+        self.debts.extend(unnamed);
+        let paid: Vec<Identity> = self
+            .debts
+            .iter()
+            .filter(|identity| self.is_over(now, **identity) || self.owns_nothing(now, **identity, view_id))
+            .copied()
+            .collect();
+        for identity in paid {
+            self.debts.remove(&identity);
+        }
+    }
+
+    /// Whether its fresh word says that it owns nothing and will adopt no view below `view`.
+    pub(super) fn owns_nothing(&self, now: Time, identity: Identity, view: ViewId) -> bool {
+        self.fresh_word(now, identity).is_some_and(|word| word.state.owns_nothing() && word.promise >= view)
+    }
+
+    pub(super) fn fresh_word(&self, now: Time, identity: Identity) -> Option<&Pulse> {
+        self.peers
+            .get(&identity.id)
+            .filter(|peer| peer.identity == identity)
+            .and_then(|peer| peer.fresh_word(now, self.config.lease()))
+    }
+
+    /// R3: starts to own what the view gives, once nobody else can own it.
+    pub(super) fn gain(&mut self, now: Time) {
+        let Some(view) = self.view.as_ref().filter(|_| self.phase == Phase::Member) else {
+            return;
+        };
+        let given = view.owned_by(self.me.id);
+        let wanted = given - self.owned;
+        if wanted.is_empty() || now >= self.lease || self.stalled_at.is_some() || !self.debts.is_empty() {
+            return;
+        }
+        let settled = |identity: Identity| {
+            // Exactly this view: who is settled in a higher one may have skipped this one, and retained a bucket
+            // that this one moves.
+            self.fresh_word(now, identity).is_some_and(|word| word.settled && word.adopted == view.id)
+        };
+        let heard = self.peers.values().filter(|peer| peer.heard.is_some()).map(|peer| peer.identity);
+        let named = view.members.iter().map(|m| m.identity);
+        let blocked = heard.chain(named).filter(|identity| *identity != self.me).any(|identity| {
+            !(settled(identity)
+                || (!view.names(identity) && self.owns_nothing(now, identity, view.id))
+                || self.is_over(now, identity))
+        });
+        let words = 1 + view.members.iter().filter(|m| m.identity != self.me && settled(m.identity)).count();
+        if blocked || words < self.config.quorum {
+            return;
+        }
+        self.own(given);
+        self.gained_since_adoption += wanted.len();
+        let (buckets, took) = (self.gained_since_adoption, now.since(self.adopted_at));
+        self.actions.push_back(Action::Event(Event::Gained { buckets, took }));
+    }
+
+    /// R9: leaves when it owns nothing, or nobody could take what it owns, or it takes too long.
+    pub(super) fn leave(&mut self, now: Time) {
+        if let Phase::Goodbye { said, next } = self.phase {
+            if now < next {
+                return;
+            }
+            if said < GOODBYES {
+                self.phase = Phase::Goodbye { said: said + 1, next: now + self.config.interval / 4 };
+                self.pulse(now);
+            } else {
+                self.phase = Phase::Stopped;
+                self.actions.push_back(Action::Stopped);
+            }
+            return;
+        }
+        if !self.leaving || self.phase == Phase::Stopped {
+            return;
+        }
+        if self.phase == Phase::Fenced {
+            // Its name is another's: a good-bye in that name would be believed of the other.
+            self.phase = Phase::Stopped;
+            self.actions.push_back(Action::Stopped);
+            return;
+        }
+        let heirs = self.heard_peers(now).any(|(_, word)| {
+            word.weight > 0 && word.healthy && matches!(word.state, NodeState::Active | NodeState::Joining)
+        });
+        let patience = if heirs { self.config.timeout * 5 } else { self.config.interval };
+        // What is kept is waited for, however long: the daemon's drain time-out ends it.
+        let served = self.owned.is_empty() && self.keeping.is_empty();
+        if served || !self.owned.is_empty() && now >= self.leaving_since + patience {
+            self.give_up_all();
+            self.phase = Phase::Goodbye { said: 1, next: now + self.config.interval / 4 };
+            self.pulse(now);
+        }
+    }
+
+    /// Drops what nobody needs any more.
+    pub(super) fn forget(&mut self, now: Time) {
+        let memory = self.config.timeout * MEMORY_TIMEOUTS;
+        self.gone.retain(|_, (_, at)| now.since(*at) < memory);
+        let view = self.view.as_ref();
+        let debts = &self.debts;
+        self.peers.retain(|_, peer| {
+            peer.last_heard_of().is_some_and(|at| now.since(at) < memory)
+                || view.is_some_and(|view| view.names(peer.identity))
+                || debts.contains(&peer.identity)
+        });
+        let peers = &self.peers;
+        self.turned_away
+            .retain(|identity| peers.get(&identity.id).is_some_and(|peer| peer.identity == *identity));
+    }
+}

@@ -1,0 +1,173 @@
+//! What goes out: pulses, ownership, and the history that people read.
+
+use super::{Action, Machine, Phase, Said};
+use crate::bucket::BucketSet;
+use crate::event::Event;
+use crate::id::{Identity, Incarnation, NodeId, NodeName};
+use crate::share;
+use crate::time::Time;
+use crate::view::View;
+use crate::wire::{HEARD_MAX, Heard, Message, Pulse};
+
+impl Machine {
+    pub(super) fn own(&mut self, owned: BucketSet) {
+        self.owned = owned;
+        self.actions.push_back(Action::Own(owned));
+    }
+
+    pub(super) fn give_up_all(&mut self) {
+        self.keep_nothing();
+        if !self.owned.is_empty() {
+            self.own(BucketSet::EMPTY);
+        }
+        if let Some(view) = &self.view {
+            let former = view.members.iter().map(|m| m.identity);
+            self.debts.extend(former.filter(|identity| *identity != self.me));
+        }
+    }
+
+    pub(super) fn enter(&mut self, phase: Phase, why: &'static str) {
+        let before = self.state();
+        self.phase = phase;
+        if self.state() != before {
+            self.tell_state(why);
+        }
+    }
+
+    pub(super) fn tell_state(&mut self, why: &'static str) {
+        self.actions.push_back(Action::Event(Event::State { state: self.state(), why }));
+    }
+
+    /// The history of a change of views, the view itself first.
+    pub(super) fn tell_changes(&mut self, now: Time, previous: Option<&View>, view: &View) {
+        let moved = match previous {
+            Some(old) => share::moved(&old.owners, &view.owners),
+            // What was before it came, a joiner does not know; what it gets, it does.
+            None => share::count(&view.owners, self.me.id),
+        };
+        let mut events = vec![Event::View {
+            id: view.id,
+            reason: view.reason,
+            subject: self.name_of(view.subject),
+            members: view.members.len(),
+            moved,
+        }];
+        for old in previous.iter().flat_map(|old| &old.members).filter(|old| !view.names(old.identity)) {
+            let node = self.name_of(old.identity.id);
+            events.push(if self.is_gone(old.identity) {
+                Event::Left { node }
+            } else if self.is_succeeded(old.identity) {
+                Event::Restarted { node }
+            } else {
+                let silent = self.silence(now, old.identity);
+                Event::Expired { node, silent, witnesses: self.witnesses(now, old.identity) }
+            });
+        }
+        for new in view.members.iter().filter(|new| new.identity != self.me) {
+            match previous.and_then(|old| old.member(new.identity)) {
+                // To a joiner the others are not new.
+                None if previous.is_none() && view.subject != new.identity.id => {}
+                None => events.push(Event::Joined { node: self.name_of(new.identity.id) }),
+                Some(old) if old.weight != new.weight => {
+                    let node = self.name_of(new.identity.id);
+                    events.push(Event::Weight { node, from: old.weight, to: new.weight });
+                }
+                Some(_) => {}
+            }
+        }
+        self.actions.extend(events.into_iter().map(Action::Event));
+    }
+
+    pub(super) fn name_of(&self, id: NodeId) -> Option<NodeName> {
+        if id == self.me.id {
+            return Some(self.config.name.clone());
+        }
+        self.peers.get(&id).map(|peer| peer.name.clone())
+    }
+
+    pub(super) fn saying(&self, now: Time) -> Said {
+        let state = self.state();
+        let members = self.view.iter().flat_map(|view| &view.members);
+        let is_silent = |identity| identity != self.me && self.silence(now, identity) >= self.config.timeout;
+        Said {
+            state,
+            healthy: self.healthy && self.connected,
+            weight: self.weight,
+            adopted: self.view_id(),
+            settled: self.is_settled(),
+            gone: matches!(self.phase, Phase::Goodbye { .. } | Phase::Stopped),
+            debts: self.debts.len(),
+            keeping: self.keeping,
+            silent: members.filter(|member| is_silent(member.identity)).count(),
+            promise: state.owns_nothing().then_some(self.promise),
+        }
+    }
+
+    /// R4: multicasts a pulse; the lease is looked at when it has been sent.
+    pub(super) fn pulse(&mut self, now: Time) {
+        let said = self.saying(now);
+        let uptime = now.since(self.started_at).as_millis();
+        let message = Message::Pulse(Pulse {
+            host: self.config.host,
+            digest: self.config.digest,
+            uptime_ms: u32::try_from(uptime).unwrap_or(u32::MAX),
+            state: said.state,
+            healthy: said.healthy,
+            late: self.is_late(now),
+            settled: said.settled,
+            gone: said.gone,
+            weight: said.weight,
+            adopted: said.adopted,
+            promise: self.promise,
+            keeping: said.keeping,
+            connections: self.connections_left(),
+            heard: self.heard_table(now),
+            audits: self.audits.clone(),
+        });
+        self.said = Some(said);
+        self.send(message);
+        let oldest = now - self.config.timeout;
+        while self.sent.front().is_some_and(|(_, at)| *at < oldest) {
+            self.sent.pop_front();
+        }
+        self.sent.push_back((self.sequence, now));
+    }
+
+    pub(super) fn heard_table(&self, now: Time) -> Vec<Heard> {
+        let mut table: Vec<Heard> =
+            self.gone.iter().map(|(id, (incarnation, _))| gone_entry(*id, *incarnation)).collect();
+        let entries = self
+            .peers
+            .values()
+            .filter(|peer| !self.is_gone(peer.identity))
+            .filter_map(|peer| peer.entry(now, self.config.timeout));
+        for entry in entries {
+            // A later run of a node that said good-bye: its life matters more than its predecessor's end.
+            table.retain(|gone| gone.identity.id != entry.identity.id);
+            table.push(entry);
+        }
+        if let Some(twin) = &self.twin {
+            table.push(Heard {
+                identity: twin.identity,
+                sequence: twin.contact.sequence as u32,
+                age_us: u32::try_from(now.since(twin.contact.at).as_micros()).unwrap_or(u32::MAX),
+                proven: false,
+                gone: false,
+            });
+        }
+        // The living first, should there be more than fit.
+        table.sort_by_key(|entry| (!entry.proven, entry.gone, entry.age_us));
+        table.truncate(HEARD_MAX);
+        table
+    }
+
+    pub(super) fn send(&mut self, message: Message) {
+        self.sequence += 1;
+        let (incarnation, sequence) = (self.me.incarnation, self.sequence);
+        self.actions.push_back(Action::Send { incarnation, sequence, message });
+    }
+}
+
+fn gone_entry(id: NodeId, incarnation: Incarnation) -> Heard {
+    Heard { identity: Identity { id, incarnation }, sequence: 0, age_us: 0, proven: false, gone: true }
+}
