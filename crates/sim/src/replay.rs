@@ -61,6 +61,9 @@ fn tell(node: &mut Replay, since: u64, out: &mut impl Write) -> std::io::Result<
             Action::Own(owned) => writeln!(out, "{} = owns {}", at(since), owned.len())?,
             Action::Keep => writeln!(out, "{} = keeps {}", at(since), node.machine().kept().len())?,
             Action::Event(event) => writeln!(out, "{} * {}: {event}", at(since), event.kind())?,
+            Action::Ordered { ticket, outcome } => {
+                writeln!(out, "{} = order {ticket}: {outcome:?}", at(since))?;
+            }
             Action::Incarnation(incarnation) => writeln!(out, "{} = run {}", at(since), incarnation.0)?,
             Action::Lease(_) => {}
             Action::Stopped => writeln!(out, "{} = stopped", at(since))?,
