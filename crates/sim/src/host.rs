@@ -179,7 +179,8 @@ pub(crate) struct Process {
     /// Distinguishes this process from those before it on the same machine.
     pub(crate) run: u64,
     pub(crate) step: Step,
-    pub(crate) inbox: VecDeque<Packet>,
+    /// What the socket holds, and since when.
+    pub(crate) inbox: VecDeque<(Moment, Packet)>,
     pub(crate) commands: VecDeque<Command>,
     /// It gets no processor before this.
     pub(crate) hung_until: Moment,
@@ -220,6 +221,8 @@ pub(crate) struct Host {
     pub(crate) slow: u64,
     /// When it last was hung, dead or starting.
     pub(crate) trouble: Option<Moment>,
+    /// When it last, being slow, had not even come to read what had come a quarter of a time-out before.
+    pub(crate) behind: Option<Moment>,
     /// When its latest daemon started.
     pub(crate) started_at: Moment,
 }

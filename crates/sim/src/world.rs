@@ -177,6 +177,7 @@ impl World {
                     lapse_scheduled: false,
                     slow: 0,
                     trouble: None,
+                    behind: None,
                     started_at: 0,
                 }
             })
@@ -488,6 +489,7 @@ impl World {
 
     fn hang(&mut self, node: usize, span: u64) {
         let until = self.now + span;
+        let lag = nanos(self.settings.timeout) / 4;
         let host = &mut self.hosts[node];
         let Some(process) = &mut host.process else {
             return;
@@ -496,6 +498,9 @@ impl World {
             return;
         }
         process.hung_until = until;
+        if host.slow > 0 && process.inbox.front().is_some_and(|(at, _)| at + lag <= until) {
+            host.behind = Some(until);
+        }
         if span > nanos(self.settings.interval) / 2 {
             host.trouble = Some(until);
         }
@@ -509,7 +514,7 @@ impl World {
             return;
         };
         if process.inbox.len() < INBOX_MAX {
-            process.inbox.push_back(packet);
+            process.inbox.push_back((now, packet));
         }
         if process.hung_until <= now && matches!(process.step, Step::Idle) && !self.dawdle(node) {
             self.run(node);
@@ -567,7 +572,7 @@ impl World {
                         Input::Command(command)
                     } else if due.is_some_and(|due| due <= local) && timer_first {
                         Input::Timeout
-                    } else if let Some(packet) = process.inbox.pop_front() {
+                    } else if let Some((_, packet)) = process.inbox.pop_front() {
                         Input::Packet(packet)
                     } else {
                         let wake_at = due.map(|due| host.clock.moment(due).max(now + 1));
@@ -743,7 +748,9 @@ impl World {
                 && (0..self.hosts.len())
                     .any(|other| other != b && !self.network.in_touch(other, b, since, Grade::Live))
         };
-        if strangers(a, b) || strangers(b, a) {
+        // Round trips are to stay below half a time-out: they do not through a daemon that is slower than its mail.
+        let behind = |node: usize| self.hosts[node].behind.is_some_and(|at| at >= since);
+        if strangers(a, b) || strangers(b, a) || behind(a) || behind(b) {
             return true;
         }
         let grade = if troubled(a) || troubled(b) { Grade::Firm } else { Grade::Live };
