@@ -59,6 +59,24 @@ fn r8_a_stall_while_listening_starts_it_again() {
 }
 
 #[test]
+fn r8_a_stall_while_waiting_once_more_starts_listening_again_too() {
+    let mut f = Fixture::new(1);
+    f.pass(TIMEOUT - 1);
+    // The first word of a node that has just started; it will listen, hear nobody, and take everything meanwhile.
+    f.hear("a", deaf);
+    f.pass(1);
+    assert_eq!(f.machine.state(), NodeState::Joining);
+    f.hang(520);
+    assert_eq!(
+        (f.views(), f.machine.view()),
+        (vec![], None),
+        "what it would have heard is still in its sockets"
+    );
+    f.pass(TIMEOUT - 1);
+    assert_eq!(f.machine.view(), None);
+}
+
+#[test]
 fn r8_who_heard_somebody_that_does_not_answer_waits_once_more() {
     let mut f = Fixture::new(1);
     f.hear("a", deaf);
