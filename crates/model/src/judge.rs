@@ -73,9 +73,10 @@ impl fmt::Display for Violation {
 pub(crate) struct Contact {
     /// Nothing passes.
     pub(crate) cut: bool,
-    /// When the last pulse that arrived was sent.
-    last_sent: u64,
-    /// When last a pulse was lost after another, or took longer than half of what a round trip may take: from then
+    /// When the first of the pulses lost in a row was sent. One that took so long, there and back, that it proves
+    /// nothing any more is as good as lost.
+    lost_since: Option<u64>,
+    /// When last a second pulse was lost in a row, or one took longer than half of what a round trip may: from then
     /// on, for two time-outs at least and until all is at rest again, the two count as cut off from each other.
     broken_at: Option<u64>,
 }
@@ -83,18 +84,20 @@ pub(crate) struct Contact {
 impl Contact {
     pub(crate) fn fingerprint<H: Hasher>(&self, now: u64, timeout: u64, state: &mut H) {
         let age = |at: u64, most: u64| now.saturating_sub(at).min(most);
-        (self.cut, age(self.last_sent, timeout), self.broken_at.map(|at| age(at, 2 * timeout))).hash(state);
+        (self.cut, self.lost_since.map(|at| age(at, timeout)), self.broken_at.map(|at| age(at, 2 * timeout)))
+            .hash(state);
     }
 }
 
 impl World {
-    /// A copy of a datagram did not arrive.
-    pub(crate) fn lost(&mut self, from: usize, to: usize, sent: u64, pulse: bool) {
+    /// A pulse did not arrive, or too late to prove anything.
+    pub(crate) fn lost(&mut self, from: usize, to: usize, sent: u64) {
         let (now, interval) = (self.now, self.setup().interval);
         let pair = self.pair(from, to);
         let contact = &mut self.contacts[pair];
         // A lease allows for one lost pulse in a row, should its holder hang.
-        if pulse && sent.saturating_sub(contact.last_sent) > interval + interval / 2 {
+        let first = *contact.lost_since.get_or_insert(sent);
+        if sent >= first + interval / 2 {
             contact.broken_at = Some(now);
         }
     }
@@ -104,7 +107,7 @@ impl World {
         let (now, timeout) = (self.now, self.setup().timeout);
         let pair = self.pair(from, to);
         let contact = &mut self.contacts[pair];
-        contact.last_sent = contact.last_sent.max(sent);
+        contact.lost_since = None;
         if now - sent >= timeout / 4 {
             contact.broken_at = Some(now);
         }

@@ -20,6 +20,9 @@ struct Options {
     /// Stops each after so many transitions.
     #[arg(long, default_value_t = 100_000_000)]
     transitions: usize,
+    /// Stops at the first configuration that fails.
+    #[arg(long)]
+    first: bool,
     /// Tells all of a story, not only from the first fault on.
     #[arg(long)]
     whole: bool,
@@ -42,6 +45,9 @@ fn main() -> ExitCode {
             let skipped = if options.whole { 0 } else { first.saturating_sub(6) };
             for line in &lines[skipped..] {
                 println!("    {line}");
+            }
+            if options.first {
+                break;
             }
         }
     }

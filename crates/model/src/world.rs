@@ -14,7 +14,7 @@ use rudel_proto::bucket::BucketSet;
 use rudel_proto::id::{ClusterName, Identity, Incarnation, NodeId, NodeName, ViewId};
 use rudel_proto::machine::{Action, Machine, Origin};
 use rudel_proto::seal::Sender;
-use rudel_proto::wire::Message;
+use rudel_proto::wire::{Message, Pulse};
 use rudel_proto::{Command, Config, Time};
 use std::hash::BuildHasher;
 
@@ -126,6 +126,8 @@ struct Host {
     numbers: Vec<(Incarnation, u64)>,
     next_incarnation: u64,
     left: bool,
+    /// Number and moment of the pulses made within the last T; the machine remembers the same.
+    made: VecDeque<(u64, u64)>,
 }
 
 impl Host {
@@ -195,6 +197,7 @@ impl World {
                 numbers: Vec::new(),
                 next_incarnation: 1,
                 left: false,
+                made: VecDeque::new(),
             })
         });
         let mut world = World {
@@ -433,7 +436,9 @@ impl World {
                     _ => {}
                 }
                 if choice == Choice::Lose || self.contacts[pair].cut {
-                    self.lost(flight.from, flight.to, flight.sent, is_pulse(&flight.letter.message));
+                    if is_pulse(&flight.letter.message) {
+                        self.lost(flight.from, flight.to, flight.sent);
+                    }
                 } else {
                     self.arrive(flight);
                 }
@@ -700,6 +705,9 @@ impl World {
         };
         if is_pulse(&message) {
             process.step = Step::Sent;
+            let (made, oldest) = (process.looked_at.as_nanos(), self.now - self.setup.timeout);
+            host.made.push_back((sequence, made));
+            host.made.retain(|(_, at)| *at > oldest);
         }
         let config = process.machine.config();
         let sender = Sender { id: config.id(), name: config.name.clone(), incarnation, sequence };
@@ -726,12 +734,29 @@ impl World {
     }
 
     fn arrive(&mut self, flight: Flight) {
-        if is_pulse(&flight.letter.message) {
-            self.heard(flight.from, flight.to, flight.sent);
+        if let Message::Pulse(pulse) = &flight.letter.message {
+            if self.echoes_too_old(pulse, flight.to) {
+                self.lost(flight.from, flight.to, flight.sent);
+            } else {
+                self.heard(flight.from, flight.to, flight.sent);
+            }
         }
         if self.hosts[flight.to].process.is_some() {
             self.with(flight.to, |process| process.inbox.push_back(flight.letter));
         }
+    }
+
+    /// Whether a pulse echoes one of the receiver's own, but one that was made so long ago that it proves nothing.
+    fn echoes_too_old(&self, pulse: &Pulse, to: usize) -> bool {
+        let host = &self.hosts[to];
+        let Some(me) = host.process.as_ref().map(|process| process.machine.me()) else {
+            return false;
+        };
+        let Some(echo) = pulse.heard.iter().find(|entry| entry.identity == me && !entry.gone) else {
+            return false;
+        };
+        let made = host.made.iter().find(|(number, _)| *number as u32 == echo.sequence);
+        made.is_none_or(|(_, at)| self.now - at >= self.setup.timeout)
     }
 
     fn start(&mut self, node: usize) {
@@ -742,6 +767,7 @@ impl World {
         let incarnation = Incarnation(host.next_incarnation);
         host.next_incarnation += 1;
         host.ask_at = None;
+        host.made.clear();
         // A starting daemon takes its predecessor's kernel state down before its first pulse.
         host.kernel = Kernel::default();
         host.process = Some(Process {
