@@ -335,8 +335,8 @@ impl Daemon {
             Err(_) => return,
         };
         let counts = connections::by_bucket(&self.config, self.seed, &found);
-        let still_open = self.keeper.still_open(&counts, self.config.cluster.drain_timeout, Instant::now());
-        for command in [Command::Connections(self.keeper.connections()), Command::Keeping(still_open)] {
+        let ended = self.keeper.ended(&counts, self.config.cluster.drain_timeout, Instant::now());
+        for command in [Command::Connections(self.keeper.connections()), Command::Ended(ended)] {
             if let Err(error) = self.requests.send(Request::Command(command)) {
                 tracing::debug!(%error, "the protocol was not told of ended connections");
             }

@@ -45,27 +45,28 @@ impl Keeper {
         self.connections + self.cut_off.values().sum::<u32>()
     }
 
-    /// Which buckets are to be kept on, given how many connections each has; none longer than `drain_timeout`.
-    pub fn still_open(
+    /// Which buckets are to be kept no longer, given how many connections each has; none longer than `drain_timeout`.
+    pub fn ended(
         &mut self,
         connections: &[u32; BUCKET_COUNT],
         drain_timeout: Duration,
         now: Instant,
     ) -> BucketSet {
         self.connections = 0;
-        let mut still_open = BucketSet::EMPTY;
+        let mut ended = BucketSet::EMPTY;
         for (bucket, since) in &self.since {
             let (open, age) = (connections[usize::from(*bucket)], now.duration_since(*since));
             if age >= drain_timeout {
                 self.cut_off.insert(*bucket, open);
+                ended.insert(*bucket);
                 continue;
             }
             self.connections += open;
-            if age < KEPT_MIN || open > 0 {
-                still_open.insert(*bucket);
+            if age >= KEPT_MIN && open == 0 {
+                ended.insert(*bucket);
             }
         }
-        still_open
+        ended
     }
 }
 
@@ -88,8 +89,10 @@ mod tests {
         counts
     }
 
+    /// What is still to be kept.
     fn after(keeper: &mut Keeper, begin: Instant, seconds: u64, buckets: &[u8]) -> Vec<u8> {
-        keeper.still_open(&open(buckets), DRAIN, begin + Duration::from_secs(seconds)).iter().collect()
+        let ended = keeper.ended(&open(buckets), DRAIN, begin + Duration::from_secs(seconds));
+        keeper.since.keys().copied().filter(|bucket| !ended.contains(*bucket)).collect()
     }
 
     #[test]
@@ -116,8 +119,8 @@ mod tests {
         assert_eq!(keeper.connections(), 1, "until something is kept anew");
         keeper.set_kept([1].into_iter().collect(), begin);
         assert_eq!(keeper.connections(), 0);
-        let none = keeper.still_open(&open(&[1]), Duration::ZERO, begin);
-        assert!(none.is_empty(), "a time-out of zero keeps nothing");
+        let all = keeper.ended(&open(&[1]), Duration::ZERO, begin);
+        assert!(all.contains(1), "a time-out of zero keeps nothing");
     }
 
     #[test]

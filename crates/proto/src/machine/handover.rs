@@ -35,7 +35,7 @@ impl Machine {
         }
     }
 
-    /// The daemon has looked: only these still have connections.
+    /// Of what is kept, only this is kept on.
     pub(super) fn keep_only(&mut self, still_open: BucketSet) {
         let remaining = self.keeping & still_open;
         if remaining != self.keeping {

@@ -81,8 +81,9 @@ pub enum Command {
     /// Says whether any link to the clients is there. Without one the node owns nothing, and takes part again as after
     /// a stall (R7) when one returns.
     Connected(bool),
-    /// Which of the buckets that were given up still have open connections here; the others are kept no longer.
-    Keeping(BucketSet),
+    /// In these buckets no connection is left here: they are kept no longer. Named are those that have ended and not
+    /// those that go on, since a bucket may have been given up while the daemon was looking.
+    Ended(BucketSet),
     /// How many connections are still open in buckets that were given up; the next pulses say it.
     Connections(u32),
     /// Orders another node; answered by [`Action::Ordered`] with this ticket.
@@ -356,7 +357,7 @@ impl Machine {
                     self.stall(now);
                 }
             }
-            Command::Keeping(still_open) => self.keep_only(still_open),
+            Command::Ended(ended) => self.keep_only(self.keeping - ended),
             Command::Connections(connections) => self.connections = connections,
             Command::Order { ticket, node, task } => self.order(now, ticket, &node, task),
             Command::Audit(audits) => {

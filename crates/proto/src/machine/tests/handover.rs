@@ -20,11 +20,22 @@ fn r1_what_a_view_takes_away_is_kept_until_no_connection_is_left() {
     f.hear_view("a", &two_move());
     assert_eq!(f.machine.kept(), buckets([1, 3]));
     assert_eq!(f.pulses().pop().unwrap().keeping, buckets([1, 3]), "said at once");
-    assert_eq!(f.command(Command::Keeping(buckets([3, 200]))), [Action::Keep]);
-    assert_eq!(f.machine.kept(), buckets([3]), "never more than was given up");
+    assert_eq!(f.command(Command::Ended(buckets([1, 200]))), [Action::Keep]);
+    assert_eq!(f.machine.kept(), buckets([3]));
     assert_eq!(f.pulses().pop().unwrap().keeping, buckets([3]));
-    assert_eq!(f.command(Command::Keeping(BucketSet::EMPTY)), [Action::Keep]);
+    assert_eq!(f.command(Command::Ended(BucketSet::ALL)), [Action::Keep]);
     assert_eq!(f.machine.kept(), BucketSet::EMPTY);
+}
+
+#[test]
+fn r1_what_is_given_up_while_the_daemon_looks_is_kept() {
+    let mut f = Fixture::handing_over(&["a", ME]);
+    f.hear_view("a", &two_move());
+    // The daemon looks for connections in 1 and 3 and finds one in 3; meanwhile 5 is given up, too.
+    let third = give(view(3, "a", &["a", ME]), "a", [1, 3, 5]);
+    f.hear_view("a", &third);
+    f.command(Command::Ended(buckets([1])));
+    assert_eq!(f.machine.kept(), buckets([3, 5]));
 }
 
 #[test]
@@ -79,6 +90,6 @@ fn r9_a_leaver_waits_for_its_connections() {
     f.claimed = second.id;
     f.run(20 * TIMEOUT, &["a"]);
     assert!(f.pulses().iter().all(|pulse| !pulse.gone));
-    f.command(Command::Keeping(BucketSet::EMPTY));
+    f.command(Command::Ended(BucketSet::ALL));
     assert!(f.pulses().iter().any(|pulse| pulse.gone));
 }
