@@ -139,6 +139,9 @@ fn an_order_of_a_node_that_is_not_heard_changes_nothing() {
     f.run(TIMEOUT, &["a"]);
     let by_the_dead = order(&f, 1, DRAIN);
     assert!(!hear_order(&mut f, "x", by_the_dead).0);
+    f.hear("w", |pulse| pulse.gone = true);
+    let after_good_bye = order(&f, 1, DRAIN);
+    assert!(!hear_order(&mut f, "w", after_good_bye).0);
     // A run that has not proved itself alive does not inherit the trust in the run before.
     f.restart("a");
     let by_later_run = order(&f, 1, DRAIN);
