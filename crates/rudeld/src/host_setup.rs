@@ -98,7 +98,11 @@ impl HostSetup {
     ) -> Result<(Self, Xdp), SetupError> {
         ensure_bpffs(bpffs)?;
         let tag = cluster_tag(config.cluster.name.as_str());
-        let mut xdp = Xdp::open(rudel_datapath::Options { pin_dir, cluster_tag: tag })?;
+        let opened = Xdp::open(rudel_datapath::Options { pin_dir: pin_dir.clone(), cluster_tag: tag });
+        let mut xdp = opened.inspect_err(|_| {
+            // What a predecessor pinned stays, silent; an empty directory of our own making goes.
+            let _ = std::fs::remove_dir(&pin_dir);
+        })?;
         let mut setup = HostSetup { modes: BTreeMap::new(), memberships: Vec::new(), host: None };
         match setup.put_up_on(&mut xdp, links, journal, seed) {
             Ok(()) => Ok((setup, xdp)),

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -39,6 +39,7 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Place {
     _lock: File,
+    lock_path: PathBuf,
     runtime_stem: PathBuf,
     incarnation_path: PathBuf,
 }
@@ -51,22 +52,10 @@ impl Place {
         }
         let stem = format!("{cluster}-{node}");
         let lock_path = runtime_dir.join(format!("{stem}.lock"));
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&lock_path)
-            .map_err(|source| io_error("open", &lock_path, source))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(StoreError::Running { node: node.into(), lock: lock_path });
-            }
-            Err(error) => return Err(io_error("lock", &lock_path, error.into())),
-        }
+        let lock = lock(&lock_path, node)?;
         Ok(Place {
             _lock: lock,
+            lock_path,
             runtime_stem: runtime_dir.join(&stem),
             incarnation_path: state_dir.join(format!("{stem}.incarnation")),
         })
@@ -118,6 +107,41 @@ impl Place {
     }
 }
 
+/// Takes the lock. Whoever had it before may have removed the file between our opening and our locking it: a lock on a
+/// file that nobody else can open is none.
+fn lock(path: &Path, node: &str) -> Result<File, StoreError> {
+    loop {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|source| io_error("open", path, source))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(StoreError::Running { node: node.into(), lock: path.into() });
+            }
+            Err(error) => return Err(io_error("lock", path, error.into())),
+        }
+        let ours = file.metadata().map_err(|source| io_error("look at", path, source))?;
+        match fs::metadata(path) {
+            Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => return Ok(file),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error("look at", path, error)),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // While the lock is still held. If it fails, an empty file stays, which the next start takes.
+        let _ = fs::remove_file(&self.lock_path);
+    }
+}
+
 fn io_error(action: &'static str, path: &Path, source: io::Error) -> StoreError {
     StoreError::Io { action, path: path.into(), source }
 }
@@ -133,6 +157,7 @@ mod tests {
         assert!(matches!(Place::take(dir.path(), dir.path(), "web", "n1"), Err(StoreError::Running { .. })));
         Place::take(dir.path(), dir.path(), "web", "n2").unwrap();
         drop(place);
+        assert!(!dir.path().join("web-n1.lock").exists(), "a daemon that has left leaves no lock");
         Place::take(dir.path(), dir.path(), "web", "n1").unwrap();
     }
 
