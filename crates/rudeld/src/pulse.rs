@@ -9,8 +9,9 @@
 //!   requests (queue) ──┘                               └─► notices (queue) ─► history, log
 //! ```
 //!
-//! Priorities of one turn: outputs first (the kernel before the pulse that claims it), then a timer that is due, then
-//! at most [`DATAGRAMS_PER_TURN`] datagrams per link, then at most [`REQUESTS_PER_TURN`] requests.
+//! Priorities of one turn: outputs first (the kernel before the pulse that claims it), then at most
+//! [`DATAGRAMS_PER_TURN`] datagrams per link, then a timer that is due, then at most [`REQUESTS_PER_TURN`] requests.
+//! Datagrams come before the timer, so that no pulse says less than what had already arrived when it was made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -261,15 +262,15 @@ impl<D: Datapath> Turn<D> {
                 return Ok(());
             }
             self.wait(timeout)?;
+            for link in 0..self.links.len() {
+                self.receive(link, &mut buffer)?;
+            }
             let now = now();
             if let Some(due) = timeout.filter(|due| now >= *due) {
                 let lateness = u64::try_from(now.since(due).as_nanos()).unwrap_or(u64::MAX);
                 self.counts.lateness_max_ns = self.counts.lateness_max_ns.max(lateness);
                 self.node.handle_timeout(now);
                 self.carry_out()?;
-            }
-            for link in 0..self.links.len() {
-                self.receive(link, &mut buffer)?;
             }
             self.serve_requests()?;
         }
