@@ -96,20 +96,24 @@ impl World {
         let pair = self.pair(from, to);
         let contact = &mut self.contacts[pair];
         // A lease allows for one lost pulse in a row, should its holder hang.
-        let first = *contact.lost_since.get_or_insert(sent);
-        if sent >= first + interval / 2 {
+        let other = *contact.lost_since.get_or_insert(sent);
+        contact.lost_since = Some(other.min(sent));
+        if other.abs_diff(sent) >= interval / 2 {
             contact.broken_at = Some(now);
         }
     }
 
     /// A pulse arrived.
-    pub(crate) fn heard(&mut self, from: usize, to: usize, sent: u64) {
-        let (now, timeout) = (self.now, self.setup().timeout);
+    pub(crate) fn heard(&mut self, from: usize, to: usize) {
         let pair = self.pair(from, to);
-        let contact = &mut self.contacts[pair];
-        contact.lost_since = None;
-        if now - sent >= timeout / 4 {
-            contact.broken_at = Some(now);
+        self.contacts[pair].lost_since = None;
+    }
+
+    /// A datagram will take so long.
+    pub(crate) fn delayed(&mut self, from: usize, to: usize, span: u64) {
+        if span >= self.setup().timeout / 4 {
+            let pair = self.pair(from, to);
+            self.contacts[pair].broken_at = Some(self.now);
         }
     }
 

@@ -421,6 +421,7 @@ impl World {
                 let mut flight = self.flights.remove(0);
                 flight.at += span;
                 flight.late = true;
+                self.delayed(flight.from, flight.to, flight.at - flight.sent);
                 self.fly(flight);
             }
             (Stop::Arrival, choice) => {
@@ -738,7 +739,7 @@ impl World {
             if self.echoes_too_old(pulse, flight.to) {
                 self.lost(flight.from, flight.to, flight.sent);
             } else {
-                self.heard(flight.from, flight.to, flight.sent);
+                self.heard(flight.from, flight.to);
             }
         }
         if self.hosts[flight.to].process.is_some() {
