@@ -69,7 +69,7 @@ words! {
         Drained = "drained",
         /// A node takes a share again.
         Undrained = "undrained",
-        /// A health check is good again.
+        /// A health check is good: for the first time, or again.
         Healthy = "healthy",
         /// A health check fails.
         Unhealthy = "unhealthy",

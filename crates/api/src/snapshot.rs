@@ -17,6 +17,10 @@ pub const SCHEMA: u32 = 1;
 /// A view that is not settled after this long counts as trouble, see [`Snapshot::troubles`].
 pub const UNSETTLED_MAX: Duration = Duration::from_secs(10);
 
+/// The trouble of a cluster in which health does not count, see [`Snapshot::troubles`].
+pub const NOBODY_HEALTHY: &str =
+    "no node is healthy: all serve as if they were, since an empty cluster serves nobody";
+
 /// Everything that one node knows of its cluster at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -204,7 +208,7 @@ pub struct HealthCheck {
     /// Since when it is so.
     #[serde(with = "timestamp::seconds")]
     pub since: Timestamp,
-    /// What the last failure said.
+    /// What the last failure said; null once it is good again. While it is good: a failure that did not suffice.
     pub last_error: Option<String>,
 }
 
@@ -220,6 +224,7 @@ impl Snapshot {
     /// - this node is listening, joining or fenced, or is in a state that is not known;
     /// - it is active and should serve (healthy, with a weight and a share) but does not;
     /// - a node is not healthy, lost, fenced, or not heard;
+    /// - no node that has a weight is healthy, so that they serve none the less;
     /// - a bucket has no owner;
     /// - the view is not settled after [`UNSETTLED_MAX`];
     /// - an interface is deaf, or its filter is not attached;
@@ -251,6 +256,12 @@ impl Snapshot {
             } else if !node.healthy {
                 troubles.push(format!("{} is not healthy{why}", node.name));
             }
+        }
+        let could_serve =
+            |node: &&Node| node.state == NodeState::Active && node.weight > 0 && node.heard_ms.is_some();
+        // Whoever has no link to the clients is not healthy either, but does not serve.
+        if self.serving && !self.nodes.iter().filter(could_serve).any(|node| node.healthy) {
+            troubles.push(NOBODY_HEALTHY.to_owned());
         }
         // What a node that is not a member yet knows of the owners is nothing.
         let orphans = self.buckets.owners.iter().filter(|owner| owner.is_none()).count();
@@ -363,7 +374,7 @@ mod tests {
             s.nodes[0].healthy = false;
             s.nodes[0].reason = Some("deaf".to_owned());
         });
-        assert_eq!(sick, "n1 is not healthy: deaf");
+        assert_eq!(sick, format!("n1 is not healthy: deaf; {NOBODY_HEALTHY}"));
     }
 
     #[test]
@@ -374,6 +385,23 @@ mod tests {
         assert_eq!(snapshot.troubles(), ["n2 is not heard"]);
         snapshot.nodes[1] = Node { state: NodeState::Lost, reason: Some("silent".into()), ..other };
         assert_eq!(snapshot.troubles(), ["n2 is lost: silent"]);
+    }
+
+    #[test]
+    fn that_nobody_is_healthy_is_a_trouble_of_its_own() {
+        let mut snapshot = snapshot();
+        snapshot.nodes[0].healthy = false;
+        snapshot.nodes[0].reason = Some("web: HTTP 500".to_owned());
+        let other = Node { name: "n2".to_owned(), reason: None, ..snapshot.nodes[0].clone() };
+        snapshot.nodes.push(other);
+        let both = ["n1 is not healthy: web: HTTP 500", "n2 is not healthy", NOBODY_HEALTHY];
+        assert_eq!(snapshot.troubles(), both);
+        snapshot.nodes[1].healthy = true;
+        assert_eq!(snapshot.troubles(), both[..1]);
+        snapshot.nodes[1].weight = 0;
+        assert_eq!(snapshot.troubles(), [both[0], NOBODY_HEALTHY], "a witness serves nobody");
+        snapshot.serving = false;
+        assert!(!snapshot.troubles().contains(&NOBODY_HEALTHY.to_owned()), "nor does a node without links");
     }
 
     #[test]

@@ -335,7 +335,8 @@ pub const KEYS: &[Key] = &[
         Text,
         None,
         "a name and a server, such as \"www.example.org@192.0.2.10\"",
-        "Good if the server answers for the name over UDP, whatever the answer but a failure of the server."
+        "Good if the server answers a question for the name's IPv4 address with NOERROR, over UDP, whether there is \
+         one or not."
     ),
     key!(
         "health",
@@ -343,7 +344,7 @@ pub const KEYS: &[Key] = &[
         List,
         None,
         "a program by its absolute path, and its arguments",
-        "Good if it exits with 0. Run without a shell."
+        "Good if it exits with 0. Run without a shell, as root without capabilities."
     ),
     key!("health", "link", Text, None, "the name of an interface", "Good while the interface has a carrier."),
     key!(
