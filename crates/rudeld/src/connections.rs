@@ -12,7 +12,7 @@ use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
-use rudel_api::config::Config;
+use rudel_api::config::{Config, Interface};
 use rudel_datapath::{Flow, Side};
 use rudel_proto::bucket::BUCKET_COUNT;
 
@@ -52,13 +52,14 @@ pub fn all() -> io::Result<Vec<Connection>> {
 pub fn by_bucket(config: &Config, seed: u32, connections: &[Connection]) -> [u32; BUCKET_COUNT] {
     let mut counts = [0; BUCKET_COUNT];
     for connection in connections {
-        let interface = config
-            .interfaces
-            .iter()
-            .find(|interface| interface.addresses.iter().any(|cidr| cidr.address() == connection.local.ip()));
+        let interface = config.interfaces.iter().find(|interface| has(interface, connection.local.ip()));
         let Some(interface) = interface else {
             continue;
         };
+        // This host talks to itself, as a health check does: such packets never come to the filter.
+        if config.interfaces.iter().any(|interface| has(interface, connection.remote.ip())) {
+            continue;
+        }
         let flow = Flow::with_ports(
             TCP,
             (connection.remote.ip(), connection.remote.port()),
@@ -68,6 +69,10 @@ pub fn by_bucket(config: &Config, seed: u32, connections: &[Connection]) -> [u32
         counts[usize::from(bucket)] += 1;
     }
     counts
+}
+
+fn has(interface: &Interface, address: IpAddr) -> bool {
+    interface.addresses.iter().any(|cidr| cidr.address() == address)
 }
 
 fn dump(socket: &Socket, family: u8, found: &mut Vec<Connection>) -> io::Result<()> {
@@ -155,6 +160,8 @@ mod tests {
                 connection("203.0.113.7:1001", "192.0.2.10:80"),
                 // Not an address of the cluster.
                 connection("203.0.113.7:1002", "192.0.2.11:22"),
+                // This host with itself.
+                connection("192.0.2.10:1003", "192.0.2.10:80"),
             ],
         );
         assert_eq!(counts.iter().sum::<u32>(), 2);

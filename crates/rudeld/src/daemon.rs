@@ -5,17 +5,19 @@
 //!  signals · control socket · history ◄───── notices               ARP, NDP       netlink
 //!                      └──── requests ─────►                 ◄── who serves ──┘        │
 //!                      ◄───────────────────── link events ────────────────────────────┘
+//!                      ◄──── outcomes of health checks, tasks on the same runtime
 //! ```
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rudel_api::config::{Config, ConfigError, Interface};
 use rudel_api::control::{Failure, Request as ControlRequest, Response};
 use rudel_api::event::EventKind;
+use rudel_api::timestamp::Timestamp;
 use rudel_proto::id::NodeName;
 use rudel_proto::seal::{ClusterKey, Keys};
 use rudel_proto::{Command, Node, Time};
@@ -25,6 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::monotonic_ns;
 use crate::control::{self, CONNECTIONS_MAX, Control};
+use crate::health::{self, Checks, Fitness, Verdict};
 use crate::heartbeat::Heartbeat;
 use crate::history::History;
 use crate::host::links::{self, LinkEvent, Monitor};
@@ -42,6 +45,8 @@ use crate::{connections, orders, privilege, realtime};
 
 /// Notices, claims and link events that may wait for the runtime.
 const QUEUE_MAX: usize = 1024;
+/// When the pulse thread's queue was full: until this node's health is told again.
+const TELL_AGAIN: Duration = Duration::from_millis(10);
 
 /// Why the daemon could not run, with the exit code that says so.
 #[derive(Debug)]
@@ -96,7 +101,7 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     };
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let _in_runtime = runtime.enter();
+    let in_runtime = runtime.enter();
     // Everything that can be refused without a trace comes before the first change to the host.
     let begin = Time::from_nanos(monotonic_ns());
     let mut node = Node::new(protocol, keys, incarnation, begin).map_err(failed)?;
@@ -113,6 +118,13 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
         };
     let control = Control::open(options.socket.as_ref().unwrap_or(&config.node.socket)).map_err(failed)?;
     let heartbeats = open_heartbeats(&config)?;
+    let checks = Checks::new(&config.health, Timestamp::now());
+    let mut fitness = Fitness::new(cluster_links.len());
+    fitness.set_checks(&checks);
+    if !fitness.healthy() {
+        // Before the first pulse: nothing must be given to a node of which nobody knows whether it can serve.
+        node.handle_command(begin, Command::Healthy(false));
+    }
     let (world_sender, world) = mpsc::channel(QUEUE_MAX);
     let election = Election::new();
     let claims = world_sender.clone();
@@ -148,6 +160,9 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
         own_addresses: own_addresses(&heartbeat_links),
         modes: host.modes.clone(),
         carrier: cluster_links.iter().map(|l| (l.interface.name.to_string(), true)).collect(),
+        fitness_told: (fitness.connected(), fitness.healthy()),
+        fitness,
+        checks,
         announced: false,
         keeper: Keeper::default(),
         recording,
@@ -168,6 +183,9 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     let mut failures = host.take_down(xdp);
     failures.extend(result.err().map(|error: PulseError| error.to_string()));
     failures.extend(outcome.err());
+    // Not waiting for a resolver or a disk that a health check hangs in.
+    drop(in_runtime);
+    runtime.shutdown_background();
     if failures.is_empty() {
         tracing::info!("left the cluster");
         Ok(())
@@ -189,6 +207,10 @@ struct Daemon {
     own_addresses: Vec<IpAddr>,
     modes: BTreeMap<String, rudel_api::snapshot::AttachMode>,
     carrier: BTreeMap<String, bool>,
+    checks: Checks,
+    fitness: Fitness,
+    /// What the protocol was told of it last: connected, healthy.
+    fitness_told: (bool, bool),
     announced: bool,
     keeper: Keeper,
     recording: Option<Recording>,
@@ -214,6 +236,7 @@ impl Daemon {
         self.history.borrow_mut().push(EventKind::Started, None, "the daemon has started");
         notify(&[sd_notify::NotifyState::Ready]);
 
+        let (checking, mut outcomes) = health::start(&self.config.health, self.node.as_str());
         let mut connections = tokio::task::JoinSet::new();
         let local = tokio::task::LocalSet::new();
         let mut outcome = Ok(());
@@ -240,6 +263,8 @@ impl Daemon {
                                 self.leave("an interface of the cluster is gone");
                             }
                         }
+                        Some(outcome) = outcomes.recv() => self.judge(outcome),
+                        () = tokio::time::sleep(TELL_AGAIN), if self.fitness_is_untold() => self.tell_fitness(),
                         Some((request, answer)) = asked.recv() => {
                             if orders::is_order(&request) {
                                 // Another node may take its time to answer.
@@ -269,6 +294,7 @@ impl Daemon {
                 connections.abort_all();
             })
             .await;
+        drop(checking);
         // What the pulse thread said last.
         while let Ok(notice) = notices.try_recv() {
             self.hear(notice);
@@ -416,13 +442,50 @@ impl Daemon {
         };
         tracing::warn!(interface = %name, "{reason}");
         self.history.borrow_mut().push(kind, None, reason);
-        let healthy = self.carrier.values().all(|carrier| *carrier);
-        let connected = self.carrier.values().any(|carrier| *carrier);
-        for command in [Command::Connected(connected), Command::Healthy(healthy)] {
-            if let Err(error) = self.requests.send(Request::Command(command)) {
-                tracing::warn!(%error, "the protocol was not told of the link");
+        self.fitness.set_carrier(&name, carrier);
+        self.tell_fitness();
+    }
+
+    /// A health check was answered, or not.
+    fn judge(&mut self, outcome: health::Outcome) {
+        let verdict = self.checks.hear(outcome, Timestamp::now());
+        self.fitness.set_checks(&self.checks);
+        self.tell_fitness();
+        let Some(Verdict { name, first, error }) = verdict else {
+            return;
+        };
+        let mut history = self.history.borrow_mut();
+        match error {
+            Some(error) => {
+                tracing::warn!(check = %name, "a health check fails: {name}: {error}");
+                history.push(EventKind::Unhealthy, None, format!("{name}: {error}"));
+            }
+            None => {
+                let again = if first { "good" } else { "good again" };
+                tracing::info!(check = %name, "a health check is {again}: {name}");
+                history.push(EventKind::Healthy, None, format!("{name}: {again}"));
             }
         }
+    }
+
+    fn fitness_is_untold(&self) -> bool {
+        self.fitness_told != (self.fitness.connected(), self.fitness.healthy())
+    }
+
+    /// Tells the protocol whether this node can serve, if that is another word than the last.
+    fn tell_fitness(&mut self) {
+        if !self.fitness_is_untold() {
+            return;
+        }
+        let (connected, healthy) = (self.fitness.connected(), self.fitness.healthy());
+        for command in [Command::Connected(connected), Command::Healthy(healthy)] {
+            if let Err(error) = self.requests.send(Request::Command(command)) {
+                // It is told again soon; a protocol that has ended has nothing more to lose.
+                tracing::debug!(%error, "the protocol was not told of this node's health");
+                return;
+            }
+        }
+        self.fitness_told = (connected, healthy);
     }
 
     async fn answer(&self, request: ControlRequest) -> Response {
@@ -437,6 +500,8 @@ impl Daemon {
             own_addresses: &self.own_addresses,
             modes: &self.modes,
             seed: self.seed,
+            health: self.checks.snapshot(),
+            unfit: self.fitness.reason(),
             history: &history,
         };
         match request {
@@ -498,9 +563,6 @@ fn refuse_what_is_not_there_yet(config: &Config) -> Result<(), ConfigError> {
     }
     if config.sync.enabled {
         return refuse("sync.enabled", "sharing of connection state");
-    }
-    if !config.health.is_empty() {
-        return refuse("health[0]", "health checks");
     }
     if config.hooks.on_change.is_some() {
         return refuse("hooks.on_change", "hooks");

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod connections;
 pub mod control;
 pub mod daemon;
+pub mod health;
 pub mod heartbeat;
 pub mod history;
 pub mod host;

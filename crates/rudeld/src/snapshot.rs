@@ -29,6 +29,10 @@ pub struct Context<'a> {
     pub modes: &'a BTreeMap<String, api::AttachMode>,
     /// The seed of the flow hash.
     pub seed: u32,
+    /// What is known of the health checks.
+    pub health: Vec<api::HealthCheck>,
+    /// Why this node is not healthy, if it is not.
+    pub unfit: Option<String>,
     /// What happened.
     pub history: &'a History,
 }
@@ -79,7 +83,7 @@ pub fn snapshot(context: &Context<'_>, report: &Report) -> Snapshot {
             .iter()
             .map(|interface| filter(context, report, interface))
             .collect(),
-        health: Vec::new(),
+        health: context.health.clone(),
         events: {
             let events: Vec<_> = context.history.events().cloned().collect();
             events[events.len().saturating_sub(EVENTS_SHOWN)..].to_vec()
@@ -110,7 +114,7 @@ fn nodes(context: &Context<'_>, report: &Report, name: &impl Fn(NodeId) -> Strin
         heard_ms: Some(0),
         addresses: context.own_addresses.iter().map(ToString::to_string).collect(),
         keeping: Some(status.kept.len() as u16).filter(|count| *count > 0),
-        reason: None,
+        reason: context.unfit.clone(),
         version: None,
     }];
     for peer in &status.peers {

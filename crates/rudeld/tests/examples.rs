@@ -11,7 +11,7 @@ use std::process::Command;
 use rudel_api::config::{Config, KEYS, TABLES};
 
 /// Keys and tables that this version reads and then refuses, since it does not act on them.
-const REFUSED_TABLES: [&str; 4] = ["health", "nat", "sync", "hooks"];
+const REFUSED_TABLES: [&str; 3] = ["nat", "sync", "hooks"];
 const REFUSED_KEYS: [&str; 2] = ["metrics", "restart_grace"];
 
 fn repository() -> PathBuf {
@@ -79,7 +79,6 @@ fn what_this_version_does_not_do_is_refused_by_name() {
     let cases = [
         ("metrics", good.replace("[node]\n", "[node]\nmetrics = \"127.0.0.1:9440\"\n")),
         ("hooks", format!("{good}\n[hooks]\non_change = [\"/bin/true\"]\n")),
-        ("health", format!("{good}\n[[health]]\nname = \"web\"\ntcp = \"192.0.2.10:80\"\n")),
         ("restart", good.replace("[node]\n", "[node]\nrestart_grace = \"5s\"\n")),
     ];
     for (what, text) in cases {

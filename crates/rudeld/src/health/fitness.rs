@@ -1,0 +1,90 @@
+//! Everything that makes this node unhealthy, in one place.
+
+use std::collections::BTreeMap;
+
+use super::Checks;
+
+/// What can make a node unhealthy, in the order in which it is told.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Cause {
+    /// A cluster interface without a carrier, by its name.
+    Carrier(String),
+    /// A health check, by its place in the configuration.
+    Check(usize),
+}
+
+/// Whether this node can serve, and every reason why not.
+#[derive(Clone, Debug)]
+pub struct Fitness {
+    /// How many interfaces the cluster has on this node.
+    interfaces: usize,
+    reasons: BTreeMap<Cause, String>,
+}
+
+impl Fitness {
+    /// Nothing is wrong with a node of so many cluster interfaces.
+    pub const fn new(interfaces: usize) -> Self {
+        Fitness { interfaces, reasons: BTreeMap::new() }
+    }
+
+    /// The carrier of a cluster interface is there, or not.
+    pub fn set_carrier(&mut self, interface: &str, carrier: bool) {
+        let wrong = (!carrier).then(|| format!("{interface} has no carrier"));
+        self.set(Cause::Carrier(interface.to_owned()), wrong);
+    }
+
+    /// What the health checks have come to.
+    pub fn set_checks(&mut self, checks: &Checks) {
+        for (index, wrong) in checks.wrong().enumerate() {
+            self.set(Cause::Check(index), wrong);
+        }
+    }
+
+    fn set(&mut self, cause: Cause, wrong: Option<String>) {
+        match wrong {
+            Some(reason) => self.reasons.insert(cause, reason),
+            None => self.reasons.remove(&cause),
+        };
+    }
+
+    /// Whether nothing is wrong.
+    pub fn healthy(&self) -> bool {
+        self.reasons.is_empty()
+    }
+
+    /// Whether any cluster interface has a carrier: without one, nothing can be served whoever else can.
+    pub fn connected(&self) -> bool {
+        let cut = self.reasons.keys().filter(|cause| matches!(cause, Cause::Carrier(_))).count();
+        cut < self.interfaces
+    }
+
+    /// All that is wrong, links first; `None` if nothing is.
+    pub fn reason(&self) -> Option<String> {
+        let all: Vec<&str> = self.reasons.values().map(String::as_str).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_counts_until_it_is_gone() {
+        let mut fitness = Fitness::new(2);
+        let seen = |f: &Fitness| (f.healthy(), f.connected(), f.reason().unwrap_or_default());
+        assert_eq!(seen(&fitness), (true, true, String::new()));
+        fitness.set(Cause::Check(0), Some("web: HTTP 500".into()));
+        assert_eq!(seen(&fitness), (false, true, "web: HTTP 500".into()));
+        fitness.set_carrier("eth0", false);
+        assert_eq!(seen(&fitness), (false, true, "eth0 has no carrier; web: HTTP 500".into()));
+        fitness.set(Cause::Check(0), Some("web: HTTP 503".into()));
+        fitness.set_carrier("eth1", false);
+        assert!(!fitness.connected());
+        fitness.set_carrier("eth0", true);
+        fitness.set_carrier("eth1", true);
+        assert_eq!(seen(&fitness), (false, true, "web: HTTP 503".into()), "a link does not cure a server");
+        fitness.set(Cause::Check(0), None);
+        assert_eq!(seen(&fitness), (true, true, String::new()));
+    }
+}
