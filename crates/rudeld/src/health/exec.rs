@@ -222,23 +222,22 @@ mod tests {
         assert_eq!(outcome(script).await, Err(wanted));
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn at_the_time_out_its_whole_group_is_killed() {
-        let directory = tempfile::tempdir().unwrap();
-        let pids = directory.path().join("pids");
-        let script = format!("sleep 1000 & echo $$ $! > {0}.new; mv {0}.new {0}; wait", pids.display());
-        let mut exec = shell(&script);
+    /// A script that hangs with a child, and writes both their numbers into a file before.
+    fn hanging(pids: &Path) -> String {
+        format!("sleep 1000 & echo $$ $! > {0}.new; mv {0}.new {0}; wait", pids.display())
+    }
+
+    async fn written(pids: &Path) {
         let written = async {
             while !pids.exists() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::select! {
-            outcome = exec.ask() => panic!("it has ended: {outcome:?}"),
-            found = timeout(Duration::from_secs(20), written) => found.expect("it runs"),
-        }
-        // The future is dropped, as at a time-out.
-        let text = std::fs::read_to_string(&pids).unwrap();
+        timeout(Duration::from_secs(20), written).await.expect("it runs");
+    }
+
+    async fn assert_killed(pids: &Path) {
+        let text = std::fs::read_to_string(pids).unwrap();
         assert_eq!(text.split_whitespace().count(), 2, "{text}");
         for pid in text.split_whitespace() {
             let dead = async {
@@ -248,6 +247,44 @@ mod tests {
             };
             timeout(Duration::from_secs(20), dead).await.unwrap_or_else(|_| panic!("{pid} lives on"));
         }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn at_the_time_out_its_whole_group_is_killed() {
+        let directory = tempfile::tempdir().unwrap();
+        let pids = directory.path().join("pids");
+        let mut exec = shell(&hanging(&pids));
+        tokio::select! {
+            outcome = exec.ask() => panic!("it has ended: {outcome:?}"),
+            () = written(&pids) => {}
+        }
+        // The future is dropped, as at a time-out.
+        assert_killed(&pids).await;
+    }
+
+    #[test]
+    fn the_end_of_the_daemon_is_its_end_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let pids = directory.path().join("pids");
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let daemon = runtime();
+        daemon.block_on(async {
+            let hour = Duration::from_secs(3600);
+            let check = rudel_api::config::Check::Exec(shell(&hanging(&pids)).command);
+            let health = rudel_api::config::Health {
+                name: "slow".to_owned(),
+                check,
+                interval: hour,
+                timeout: hour,
+                rise: 1,
+                fall: 1,
+            };
+            let running = super::super::start(&[health], "n1");
+            written(&pids).await;
+            drop(running);
+        });
+        daemon.shutdown_background();
+        runtime().block_on(assert_killed(&pids));
     }
 
     fn alive(pid: &str) -> bool {
