@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 
 use crate::netns::{self, Namespace};
 use crate::process::Process;
-use crate::service::Services;
+use crate::service::{Place, Server, Services};
 use crate::settings::{Settings, VIP4, VIP6};
 use crate::{Footprint, Status, sys};
 
@@ -145,9 +145,35 @@ impl Node {
 
     /// Starts nginx and dnsmasq and waits until they listen.
     pub fn start_services(&mut self) -> Result<()> {
-        let own = [IpAddr::V4(self.address4), IpAddr::V6(self.address6)];
-        self.services = Some(Services::start(&self.namespace, &self.name, &own, &[VIP4, VIP6], &self.dir)?);
+        let own = self.addresses();
+        self.services = Some(Services::start(&self.place(&own))?);
         Ok(())
+    }
+
+    /// Kills one of its servers with SIGKILL. Everything else goes on.
+    ///
+    /// # Panics
+    /// If they were not started.
+    pub fn kill_server(&mut self, server: Server) {
+        let name = &self.name;
+        self.services.as_mut().unwrap_or_else(|| panic!("no server was started on {name}")).kill(server);
+    }
+
+    /// Starts a server that was killed, and waits until it listens.
+    pub fn start_server(&mut self, server: Server) -> Result<()> {
+        let mut services = self.services.take().context("no server was started")?;
+        let own = self.addresses();
+        let started = services.start_again(server, &self.place(&own));
+        self.services = Some(services);
+        started
+    }
+
+    fn addresses(&self) -> [IpAddr; 2] {
+        [IpAddr::V4(self.address4), IpAddr::V6(self.address6)]
+    }
+
+    fn place<'a>(&'a self, own: &'a [IpAddr]) -> Place<'a> {
+        Place { namespace: &self.namespace, node: &self.name, own, vips: &[VIP4, VIP6], dir: &self.dir }
     }
 
     /// The command line of its daemon, for tests that change it.

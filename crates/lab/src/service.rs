@@ -20,6 +20,24 @@ pub const LASTING_PORT: u16 = 8080;
 /// The name whose TXT record is the node's name.
 pub const WHOAMI: &str = "whoami.rudel.test";
 
+/// One of the servers of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// HTTP.
+    Nginx,
+    /// DNS.
+    Dnsmasq,
+}
+
+/// Where servers run. The shared addresses need not exist yet: the namespace must have `ip_nonlocal_bind` set.
+pub(crate) struct Place<'a> {
+    pub(crate) namespace: &'a Namespace,
+    pub(crate) node: &'a str,
+    pub(crate) own: &'a [IpAddr],
+    pub(crate) vips: &'a [IpAddr],
+    pub(crate) dir: &'a Path,
+}
+
 /// The servers of one node.
 #[derive(Debug)]
 pub(crate) struct Services {
@@ -28,27 +46,40 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Starts both and waits until they listen. The shared addresses need not exist yet: the namespace must have
-    /// `ip_nonlocal_bind` set.
-    pub(crate) fn start(
-        namespace: &Namespace,
-        node: &str,
-        own: &[IpAddr],
-        vips: &[IpAddr],
-        dir: &Path,
-    ) -> Result<Self> {
-        let nginx = start_nginx(namespace, node, vips, &dir.join("nginx"))?;
-        let dnsmasq = start_dnsmasq(namespace, node, own, vips, dir)?;
-        let mut services = Self { nginx, dnsmasq };
-        wait_until(Duration::from_secs(10), &format!("nginx and dnsmasq of {node} to listen"), || {
-            for process in [&mut services.nginx, &mut services.dnsmasq] {
+    /// Starts both and waits until they listen.
+    pub(crate) fn start(place: &Place<'_>) -> Result<Self> {
+        let mut services = Self { nginx: start_nginx(place)?, dnsmasq: start_dnsmasq(place)? };
+        services.wait_listening(place)?;
+        Ok(services)
+    }
+
+    /// Kills one of them.
+    pub(crate) fn kill(&mut self, server: Server) {
+        match server {
+            Server::Nginx => self.nginx.kill(),
+            Server::Dnsmasq => self.dnsmasq.kill(),
+        }
+    }
+
+    /// Starts one that was killed, and waits until both listen.
+    pub(crate) fn start_again(&mut self, server: Server, place: &Place<'_>) -> Result<()> {
+        match server {
+            Server::Nginx => self.nginx = start_nginx(place)?,
+            Server::Dnsmasq => self.dnsmasq = start_dnsmasq(place)?,
+        }
+        self.wait_listening(place)
+    }
+
+    fn wait_listening(&mut self, place: &Place<'_>) -> Result<()> {
+        let what = format!("nginx and dnsmasq of {} to listen", place.node);
+        wait_until(Duration::from_secs(10), &what, || {
+            for process in self.processes() {
                 if let Some(status) = process.try_wait() {
                     return Err(format!("ended with {status}: {}", process.log().trim()));
                 }
             }
-            listening(namespace, vips).map_err(|e| format!("{e:#}"))?
-        })?;
-        Ok(services)
+            listening(place.namespace, place.vips).map_err(|e| format!("{e:#}"))?
+        })
     }
 
     pub(crate) fn processes(&mut self) -> [&mut Process; 2] {
@@ -80,7 +111,9 @@ fn listening(namespace: &Namespace, vips: &[IpAddr]) -> Result<Result<(), String
     })
 }
 
-fn start_nginx(namespace: &Namespace, node: &str, vips: &[IpAddr], dir: &Path) -> Result<Process> {
+fn start_nginx(place: &Place<'_>) -> Result<Process> {
+    let Place { namespace, node, vips, .. } = place;
+    let dir = &place.dir.join("nginx");
     fs::create_dir_all(dir)?;
     let config = dir.join("nginx.conf");
     fs::write(&config, nginx_config(node, vips, dir))?;
@@ -135,13 +168,8 @@ fn nginx_config(node: &str, vips: &[IpAddr], dir: &Path) -> String {
     )
 }
 
-fn start_dnsmasq(
-    namespace: &Namespace,
-    node: &str,
-    own: &[IpAddr],
-    vips: &[IpAddr],
-    dir: &Path,
-) -> Result<Process> {
+fn start_dnsmasq(place: &Place<'_>) -> Result<Process> {
+    let Place { namespace, node, own, vips, dir } = place;
     let mut command = namespace.command("dnsmasq")?;
     command
         .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"])
@@ -153,10 +181,10 @@ fn start_dnsmasq(
             "--dns-forward-max=1000",
         ])
         .arg(format!("--txt-record={WHOAMI},{node}"));
-    for address in own {
+    for address in *own {
         command.arg(format!("--host-record={WHOAMI},{address}"));
     }
-    for vip in vips {
+    for vip in *vips {
         command.arg(format!("--listen-address={vip}"));
     }
     Process::spawn(&format!("dnsmasq of {node}"), command, &dir.join("dnsmasq.log"))
