@@ -1,75 +1,35 @@
 //! The exploration: every choice at every stop, once for all worlds that are alike.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use stateright::{Checker, HasDiscoveries, Model, Property as Checked};
 
 use crate::judge::Property;
 use crate::setup::Setup;
 use crate::world::{Choice, World};
 
-/// A configuration as something that can be explored.
-struct Exploration {
-    setup: Arc<Setup>,
-    /// Where each state that is fair goes without another fault.
-    course: Arc<Mutex<Course>>,
-}
+/// Worlds that wait to be explored; more would not fit into memory, so the exploration ends unfinished.
+const WAITING_MAX: usize = 150_000;
 
-/// What follows when nothing goes wrong any more: one arrow from each state.
-#[derive(Default)]
-struct Course(HashMap<u64, Next>);
-
-#[derive(Clone, Copy)]
-struct Next {
-    state: u64,
+/// What is remembered of each state.
+struct Seen {
+    /// From which state it was reached first, and how; or from which start.
+    from: Result<(u64, Choice), usize>,
+    /// What follows when nothing goes wrong any more.
+    next: u64,
     micros: u32,
     covered: bool,
     at_rest: bool,
     /// The network is whole.
     fair: bool,
+    /// A violation ends the way.
+    ends: bool,
 }
 
-impl Model for Exploration {
-    type State = World;
-    type Action = Choice;
-
-    fn init_states(&self) -> Vec<World> {
-        self.setup.starts.iter().map(|starts| World::new(&self.setup, starts, false)).collect()
-    }
-
-    fn actions(&self, world: &World, choices: &mut Vec<Choice>) {
-        world.choices(choices);
-    }
-
-    fn next_state(&self, world: &World, choice: Choice) -> Option<World> {
-        let next = world.after(choice);
-        if choice == Choice::Go {
-            let arrow = Next {
-                state: next.hash_value(),
-                micros: (next.elapsed() - world.elapsed()).as_micros() as u32,
-                covered: world.is_covered(),
-                at_rest: world.is_at_rest(),
-                fair: world.is_fair(),
-            };
-            self.course.lock().expect("no panic while locked").0.insert(world.hash_value(), arrow);
-        }
-        Some(next)
-    }
-
-    fn properties(&self) -> Vec<Checked<Self>> {
-        macro_rules! always {
-            ($($property:ident),*) => {
-                vec![$(Checked::always(Property::$property.name(), |_, world: &World| {
-                    world.violation().is_none_or(|violation| violation.property != Property::$property)
-                })),*]
-            };
-        }
-        always!(OneOwner, OneOwnerApart, Silent, Lapsed, Monotone, Gift, Rest)
-    }
-}
+/// Every state, by its fingerprint.
+struct States(HashMap<u64, Seen>);
 
 /// How long it takes until all is well for ever, once nothing goes wrong any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,58 +49,82 @@ impl fmt::Display for Recovery {
     }
 }
 
-impl Course {
-    /// The longest way from any fair state to one from which on `well` holds for ever, and where it begins.
-    fn recovery(&self, well: impl Fn(&Next) -> bool) -> (Recovery, Option<u64>) {
-        #[derive(Clone, Copy)]
-        enum Mark {
-            OnTheWay,
-            Done(Option<u64>),
-        }
-        let mut marks: HashMap<u64, Mark> = HashMap::with_capacity(self.0.len());
-        let mut worst = (Duration::ZERO, None);
-        for (begin, next) in &self.0 {
-            if !next.fair || marks.contains_key(begin) {
-                continue;
+impl States {
+    /// Remembers a state, and says whether it is new.
+    fn insert(&mut self, world: &World, from: Result<(u64, Choice), usize>) -> bool {
+        let Entry::Vacant(entry) = self.0.entry(world.hash_value()) else {
+            return false;
+        };
+        entry.insert(Seen {
+            from,
+            next: 0,
+            micros: 0,
+            covered: world.is_covered(),
+            at_rest: world.is_at_rest(),
+            fair: world.is_fair(),
+            ends: world.violation().is_some(),
+        });
+        true
+    }
+
+    /// The start and the choices by which a state was reached first.
+    fn way_to(&self, state: u64) -> (usize, Vec<Choice>) {
+        let (mut at, mut choices) = (state, Vec::new());
+        loop {
+            match self.0[&at].from {
+                Ok((before, choice)) => {
+                    choices.push(choice);
+                    at = before;
+                }
+                Err(start) => {
+                    choices.reverse();
+                    return (start, choices);
+                }
             }
+        }
+    }
+
+    /// The longest way from any fair state to one from which on `well` holds for ever; or a state from which it never
+    /// does. Without another fault each state has one successor, so all ways end in rings.
+    fn recovery(&self, well: impl Fn(&Seen) -> bool) -> Result<Duration, u64> {
+        /// Microseconds until all is well for ever; `None` for never. A state on the present way is not there yet.
+        type Known = HashMap<u64, Option<u64>>;
+        let mut known: Known = HashMap::with_capacity(self.0.len());
+        let mut worst = 0;
+        for begin in self.0.iter().filter(|(_, seen)| seen.fair).map(|(state, _)| *state) {
             let mut way = Vec::new();
-            let mut at = *begin;
-            let mut end = loop {
-                match (marks.get(&at), self.0.get(&at)) {
-                    (Some(Mark::Done(micros)), _) => break *micros,
-                    (Some(Mark::OnTheWay), _) => {
-                        // A cycle: all is well in it for ever, or never.
-                        let cycle = way.iter().position(|state| *state == at).unwrap_or(0);
-                        let all_well = way[cycle..].iter().all(|state| well(&self.0[state]));
-                        break all_well.then_some(0);
-                    }
-                    // A violation ends the way.
-                    (None, None) => break Some(0),
-                    (None, Some(next)) => {
-                        marks.insert(at, Mark::OnTheWay);
+            let mut places = HashMap::new();
+            let mut at = begin;
+            let mut rest = loop {
+                if let Some(rest) = known.get(&at) {
+                    break *rest;
+                }
+                if let Some(place) = places.get(&at) {
+                    let ring: &[u64] = &way[*place..];
+                    break ring.iter().all(|state| well(&self.0[state])).then_some(0);
+                }
+                // What was not explored, or ends with a violation, is not judged here.
+                match self.0.get(&at) {
+                    Some(seen) if !seen.ends && seen.next != 0 => {
+                        places.insert(at, way.len());
                         way.push(at);
-                        at = next.state;
+                        at = seen.next;
                     }
+                    _ => break Some(0),
                 }
             };
             for state in way.into_iter().rev() {
-                let next = &self.0[&state];
-                end = match end {
-                    Some(0) if well(next) => Some(0),
-                    Some(micros) => Some(micros + u64::from(next.micros)),
-                    None => None,
+                let seen = &self.0[&state];
+                rest = match rest {
+                    Some(0) if well(seen) => Some(0),
+                    Some(micros) => Some(micros + u64::from(seen.micros)),
+                    None => return Err(state),
                 };
-                marks.insert(state, Mark::Done(end));
-                match end {
-                    None => return (Recovery::Never, Some(state)),
-                    Some(micros) if Duration::from_micros(micros) > worst.0 => {
-                        worst = (Duration::from_micros(micros), Some(state));
-                    }
-                    Some(_) => {}
-                }
+                worst = worst.max(rest.unwrap_or(0));
+                known.insert(state, rest);
             }
         }
-        (Recovery::Within(worst.0), worst.1)
+        Ok(Duration::from_micros(worst))
     }
 }
 
@@ -169,7 +153,7 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counterexample {
     /// What it violates.
-    pub property: &'static str,
+    pub property: Property,
     /// Which of the setup's starts it begins with.
     pub start: usize,
     /// What was chosen at each stop.
@@ -190,76 +174,73 @@ impl fmt::Display for Report {
             if self.complete { "" } else { "  NOT EXHAUSTED" }
         )?;
         if let Some(found) = &self.counterexample {
-            write!(f, "  VIOLATES {}", found.property)?;
+            write!(f, "  VIOLATES {}", found.property.name())?;
         }
         Ok(())
     }
 }
 
-/// Explores a configuration, but not much more than so many transitions.
+/// Explores a configuration, breadth first, but not much more than so many transitions.
 pub fn explore(setup: &Setup, transitions_max: usize) -> Report {
     let begin = Instant::now();
-    let course = Arc::new(Mutex::new(Course::default()));
     let setup = Arc::new(setup.clone());
-    let checker = Exploration { setup: setup.clone(), course: course.clone() }
-        .checker()
-        .threads(1)
-        .finish_when(HasDiscoveries::AnyFailures)
-        .target_state_count(transitions_max)
-        .spawn_dfs()
-        .join();
-    let found = checker.discoveries().into_iter().next();
-    let complete = found.is_none() && checker.state_count() < transitions_max;
-    let course = std::mem::take(&mut *course.lock().expect("the checker has ended"));
-    let (covered, uncovered_from) = course.recovery(|next| next.covered);
-    let (at_rest, unrest_from) = course.recovery(|next| next.at_rest);
-    let mut counterexample = found.map(|(property, path)| {
-        let steps = path.into_vec();
-        let start = setup.starts.iter().position(|s| World::new(&setup, s, false) == steps[0].0);
-        let choices = steps.into_iter().filter_map(|(_, choice)| choice).collect();
-        Counterexample { property, start: start.unwrap_or(0), choices }
-    });
-    let never = [(covered, uncovered_from, "L1 no orphan"), (at_rest, unrest_from, "L2 balance")];
-    for (_, from, property) in never.into_iter().filter(|(recovery, ..)| *recovery == Recovery::Never) {
-        counterexample = counterexample.or_else(|| way_to(&setup, from?, property));
+    let mut states = States(HashMap::new());
+    let mut waiting = VecDeque::new();
+    for (start, starts) in setup.starts.iter().enumerate() {
+        let world = World::new(&setup, starts, false);
+        if states.insert(&world, Err(start)) {
+            waiting.push_back(world);
+        }
     }
+    let (mut transitions, mut violation) = (0, None);
+    let mut choices = Vec::new();
+    while violation.is_none()
+        && transitions < transitions_max
+        && waiting.len() < WAITING_MAX
+        && let Some(world) = waiting.pop_front()
+    {
+        world.choices(&mut choices);
+        for choice in choices.drain(..) {
+            let next = world.after(choice);
+            transitions += 1;
+            if choice == Choice::Go
+                && let Some(seen) = states.0.get_mut(&world.hash_value())
+            {
+                seen.next = next.hash_value();
+                seen.micros = (next.elapsed() - world.elapsed()).as_micros() as u32;
+            }
+            if states.insert(&next, Ok((world.hash_value(), choice))) {
+                if let Some(found) = next.violation() {
+                    violation.get_or_insert((found.property, next.hash_value()));
+                } else {
+                    waiting.push_back(next);
+                }
+            }
+        }
+    }
+    let complete = violation.is_none() && waiting.is_empty();
+    let covered = states.recovery(|seen| seen.covered);
+    let at_rest = states.recovery(|seen| seen.at_rest);
+    let never = [(Property::NoOrphan, covered), (Property::Balance, at_rest)];
+    let counterexample = violation
+        .or_else(|| never.into_iter().find_map(|(property, recovery)| Some((property, recovery.err()?))))
+        .map(|(property, state)| {
+            let (start, mut choices) = states.way_to(state);
+            if property.is_eventual() {
+                choices.extend([Choice::Go; 80]);
+            }
+            Counterexample { property, start, choices }
+        });
     Report {
         name: setup.name,
-        states: checker.unique_state_count(),
-        transitions: checker.state_count(),
+        states: states.0.len(),
+        transitions,
         complete,
         took: begin.elapsed(),
-        covered,
-        at_rest,
+        covered: covered.map_or(Recovery::Never, Recovery::Within),
+        at_rest: at_rest.map_or(Recovery::Never, Recovery::Within),
         counterexample,
     }
-}
-
-/// Looks for a state again, and follows what happens from there without another fault.
-fn way_to(setup: &Arc<Setup>, state: u64, property: &'static str) -> Option<Counterexample> {
-    let mut seen = std::collections::HashSet::new();
-    let mut stack: Vec<(World, usize, Vec<Choice>)> = Vec::new();
-    for (start, starts) in setup.starts.iter().enumerate() {
-        stack.push((World::new(setup, starts, false), start, Vec::new()));
-    }
-    while let Some((world, start, way)) = stack.pop() {
-        if world.hash_value() == state {
-            let mut choices = way;
-            choices.extend([Choice::Go; 80]);
-            return Some(Counterexample { property, start, choices });
-        }
-        if !seen.insert(world.hash_value()) {
-            continue;
-        }
-        let mut choices = Vec::new();
-        world.choices(&mut choices);
-        for choice in choices {
-            let mut way = way.clone();
-            way.push(choice);
-            stack.push((world.after(choice), start, way));
-        }
-    }
-    None
 }
 
 /// What happens on the way to a violation, line by line.

@@ -25,19 +25,17 @@ pub enum Property {
     Gift,
     /// A daemon has done at some time.
     Rest,
+    /// L1: once nothing goes wrong any more, every bucket is passed by somebody, for ever.
+    NoOrphan,
+    /// L2: once nothing goes wrong any more, the living serve equal shares of one view, for ever.
+    Balance,
 }
 
 impl Property {
-    /// All of them.
-    pub const ALL: [Property; 7] = [
-        Property::OneOwner,
-        Property::OneOwnerApart,
-        Property::Silent,
-        Property::Lapsed,
-        Property::Monotone,
-        Property::Gift,
-        Property::Rest,
-    ];
+    /// Whether it is about what happens at last, not about every state.
+    pub fn is_eventual(self) -> bool {
+        matches!(self, Property::NoOrphan | Property::Balance)
+    }
 
     /// The property in words.
     pub fn name(self) -> &'static str {
@@ -49,6 +47,8 @@ impl Property {
             Property::Monotone => "R1 views are adopted in order",
             Property::Gift => "R1 owned is part of what the view gives",
             Property::Rest => "a daemon has done at some time",
+            Property::NoOrphan => "L1 no orphan",
+            Property::Balance => "L2 balance",
         }
     }
 }

@@ -11,7 +11,7 @@
 //! | [`configurations`] | those that are explored |
 //! | [`world`] | machines, kernels, datagrams; the ordinary course and the choices |
 //! | [`judge`] | what must never happen |
-//! | [`explore`](mod@explore) | the exploration by `stateright`, recovery times, stories |
+//! | [`explore`](mod@explore) | the exploration, recovery times, stories |
 
 #![forbid(unsafe_code)]
 

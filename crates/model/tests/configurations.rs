@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rudel_model::explore::Counterexample;
+use rudel_model::judge::Property;
 use rudel_model::world::{Choice, World};
 use rudel_model::{Budget, Recovery, Setup, configurations, explore, story};
 
@@ -93,7 +94,7 @@ fn a_story_tells_what_happened() {
             break;
         }
     }
-    let lines = story(&setup, &Counterexample { property: "none", start: 0, choices });
+    let lines = story(&setup, &Counterexample { property: Property::Rest, start: 0, choices });
     assert!(lines.iter().any(|line| line.contains("n1 starts in run 1")), "{lines:#?}");
     assert!(lines.iter().any(|line| line.contains("FAULT: ") && line.ends_with("is lost")), "{lines:#?}");
 }
