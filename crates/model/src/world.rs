@@ -845,13 +845,10 @@ impl World {
             Step::Message(_, letter) => Some(letter),
             _ => None,
         });
-        cited.extend(letters.chain(inboxes).chain(held).filter_map(|letter| match &letter.message {
-            Message::Pulse(pulse) => Some(pulse.adopted),
-            _ => None,
-        }));
+        cited.extend(letters.chain(inboxes).chain(held).filter_map(|letter| letter.message.cited_view()));
         for (_, process) in self.living() {
-            if let Step::Act(Action::Send { message: Message::Pulse(pulse), .. }) = &process.step {
-                cited.insert(pulse.adopted);
+            if let Step::Act(Action::Send { message, .. }) = &process.step {
+                cited.extend(message.cited_view());
             }
         }
         let sequence = |sender: Identity| self.last_number(sender);

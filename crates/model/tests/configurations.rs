@@ -50,7 +50,8 @@ fn worlds_that_look_alike_behave_alike() {
         Setup::new("start", 3, 2, Budget { losses: 1, ..budget }).cold(),
         Setup::new("kill", 2, 1, Budget { kills: 1, restarts: 1, ..budget }),
         Setup::new("cut", 2, 1, Budget { cuts: 1, ..budget }),
-        Setup::new("leave", 3, 1, Budget { leaves: 1, losses: 1, ..budget }),
+        Setup::new("leave", 2, 1, Budget { leaves: 1, losses: 2, ..budget }),
+        Setup::new("leaves", 3, 2, Budget { leaves: 2, losses: 1, ..budget }),
     ];
     for setup in setups {
         let setup = Arc::new(setup);

@@ -16,9 +16,9 @@ use crate::time::Time;
 use crate::view::View;
 use crate::wire::{Heard, Message, Pulse};
 
-/// Ages beyond this many time-outs are alike: no rule compares an age with more than three, but for how long the
+/// Ages beyond this many time-outs are alike: no rule compares an age with more than five, but for how long the
 /// dead are remembered (and forgetting them is therefore not explored).
-const HORIZON_TIMEOUTS: u32 = 4;
+const HORIZON_TIMEOUTS: u32 = 6;
 
 /// Where measuring begins.
 pub struct Origin<'a> {
@@ -49,7 +49,8 @@ impl Origin<'_> {
         match message {
             Message::Pulse(pulse) => {
                 self.pulse(pulse, state);
-                let told = |entry: &&Heard| to.is_none_or(|to| entry.identity == to);
+                // A good-bye echoes nothing, and has no number.
+                let told = |entry: &&Heard| !entry.gone && to.is_none_or(|to| entry.identity == to);
                 for entry in pulse.heard.iter().filter(told) {
                     if Duration::from_micros(entry.age_us.into()) < self.horizon() {
                         self.number(entry.identity, entry.sequence, state);
@@ -108,6 +109,17 @@ impl Origin<'_> {
     }
 }
 
+impl Message {
+    /// The view by which its sender serves, or that it brings.
+    pub fn cited_view(&self) -> Option<ViewId> {
+        match self {
+            Message::Pulse(pulse) => Some(pulse.adopted),
+            Message::View(view) => Some(view.id),
+            Message::Order(_) | Message::Done(_) => None,
+        }
+    }
+}
+
 impl Machine {
     /// The number of the last datagram that it has made.
     pub fn last_sequence(&self) -> u64 {
@@ -119,14 +131,16 @@ impl Machine {
         self.promise
     }
 
-    /// The views by which it and, as far as it knows, its peers serve.
+    /// The views by which it and, as far as it knows, its peers serve, and those that it may still adopt or send.
     pub fn cited_views(&self) -> impl Iterator<Item = ViewId> {
+        let mine = self.view_id();
         let words = self.peers.values().filter_map(|peer| peer.word.as_ref()).map(|word| word.adopted);
         let waiting = self.actions.iter().filter_map(|action| match action {
-            Action::Send { message: Message::Pulse(pulse), .. } => Some(pulse.adopted),
+            Action::Send { message, .. } => message.cited_view(),
             _ => None,
         });
-        words.chain(waiting).chain([self.view_id()])
+        let adoptable = self.bodies.keys().copied().filter(move |id| *id > mine);
+        words.chain(waiting).chain(adoptable).chain([mine])
     }
 
     /// Hashes what two machines must have in common to behave alike from now on.
