@@ -73,9 +73,8 @@ bpf: setup
 	$(AS_ROOT) $(CARGO) test -p rudel-datapath -- --show-output
 
 # What the daemon does to a host, one part at a time, in namespaces: addresses, settings, neighbours, heartbeats.
-# One after the other: the kernel's neighbour tables and their garbage collection are common to all namespaces.
 host: setup
-	$(AS_ROOT) $(CARGO) test -p rudeld -- --show-output --test-threads=1
+	$(AS_ROOT) $(CARGO) test -p rudeld -- --show-output
 
 # Real daemons, real servers, real traffic, in network namespaces; one lab at a time.
 e2e: setup

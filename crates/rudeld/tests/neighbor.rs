@@ -181,11 +181,16 @@ fn per_protocol(counts: Counts, vip: IpAddr) -> rudeld::neighbor::ProtocolCounts
 /// The client's entry becomes reachable, grows stale, is probed by unicast to the cluster's MAC, and is reachable again.
 fn stays_reachable(cluster_mac: MacAddr, vip: IpAddr) {
     let world = World::new(cluster_mac);
-    let protocol = if vip.is_ipv4() { ethernet::ETHERTYPE_ARP } else { ethernet::ETHERTYPE_IPV6 };
+    // Without the filter, the pokes would fill the socket's buffer, and the probe that follows them would be lost.
+    let (protocol, filter) = if vip.is_ipv4() {
+        (ethernet::ETHERTYPE_ARP, &[][..])
+    } else {
+        (ethernet::ETHERTYPE_IPV6, &ndp::NEIGHBOUR_MESSAGES[..])
+    };
     let wire = world
         .node
         .netns
-        .enter(|| PacketSocket::listening(world.node.interface.ifindex, protocol, &[]).unwrap());
+        .enter(|| PacketSocket::listening(world.node.interface.ifindex, protocol, filter).unwrap());
     let responder = world.node.respond(&alone());
     let mut probes_by_unicast = 0;
     let mut buffer = [0; 2048];

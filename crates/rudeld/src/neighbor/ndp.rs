@@ -2,6 +2,8 @@
 
 use std::net::Ipv6Addr;
 
+use socket2::SockFilter;
+
 use super::ethernet::{ETHERTYPE_IPV6, HEADER_LEN, Header};
 use crate::host::{MacAddr, solicited_node_group};
 
@@ -26,6 +28,20 @@ const OPTION_UNIT: usize = 8;
 const FLAG_ROUTER: u8 = 0x80;
 const FLAG_SOLICITED: u8 = 0x40;
 const FLAG_OVERRIDE: u8 = 0x20;
+
+/// Lets through IPv6 packets whose first header is ICMPv6 with the type of a neighbour solicitation or advertisement.
+/// Everything else a busy server receives does not wake the thread.
+pub const NEIGHBOUR_MESSAGES: [SockFilter; 7] = [
+    // Next header, at 14 + 6.
+    SockFilter::new((libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16, 0, 0, 20),
+    SockFilter::new((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, 0, 4, NEXT_HEADER_ICMPV6 as u32),
+    // ICMPv6 type, at 14 + 40.
+    SockFilter::new((libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16, 0, 0, 54),
+    SockFilter::new((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, 1, 0, TYPE_SOLICITATION as u32),
+    SockFilter::new((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, 0, 1, TYPE_ADVERTISEMENT as u32),
+    SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, u32::MAX),
+    SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0),
+];
 
 /// Who has the target?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use socket2::SockFilter;
 
 use super::election::{Election, Question, RecentlyAsked, ServingNodes};
 use super::ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV6, Header};
@@ -35,20 +34,6 @@ const FRAMES_PER_TURN: usize = 64;
 
 /// Longer than any ARP packet or neighbour message that means something; the rest of a longer frame is not looked at.
 const FRAME_BYTES_MAX: usize = 2048;
-
-/// Lets through IPv6 packets whose first header is ICMPv6 with the type of a neighbour solicitation or advertisement.
-/// Everything else a busy server receives does not wake the thread.
-const NEIGHBOUR_MESSAGES: [SockFilter; 7] = [
-    // Next header, at 14 + 6.
-    SockFilter::new((libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16, 0, 0, 20),
-    SockFilter::new((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, 0, 4, 58),
-    // ICMPv6 type, at 14 + 40.
-    SockFilter::new((libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16, 0, 0, 54),
-    SockFilter::new((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, 1, 0, 135),
-    SockFilter::new((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, 0, 1, 136),
-    SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, u32::MAX),
-    SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0),
-];
 
 /// An interface on which questions are answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,7 +150,7 @@ impl Port {
             .addresses
             .iter()
             .any(IpAddr::is_ipv6)
-            .then(|| PacketSocket::listening(interface.ifindex, ETHERTYPE_IPV6, &NEIGHBOUR_MESSAGES))
+            .then(|| PacketSocket::listening(interface.ifindex, ETHERTYPE_IPV6, &ndp::NEIGHBOUR_MESSAGES))
             .transpose()?;
         Ok(Self { interface, arp, ndp })
     }
