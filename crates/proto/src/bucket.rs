@@ -18,6 +18,13 @@ impl BucketSet {
     /// Every bucket.
     pub const ALL: BucketSet = BucketSet([u64::MAX; 4]);
 
+    /// The buckets of which `is_in` says so.
+    pub fn from_fn(mut is_in: impl FnMut(usize) -> bool) -> Self {
+        BucketSet(std::array::from_fn(|word| {
+            (0..64).fold(0, |bits, bit| bits | u64::from(is_in(word * 64 + bit)) << bit)
+        }))
+    }
+
     /// Whether `bucket` is in the set.
     pub fn contains(&self, bucket: u8) -> bool {
         self.0[usize::from(bucket / 64)] >> (bucket % 64) & 1 == 1

@@ -114,7 +114,7 @@ impl View {
 
     /// The buckets that it gives to a node.
     pub fn owned_by(&self, id: NodeId) -> BucketSet {
-        (0..=u8::MAX).filter(|bucket| self.owners[usize::from(*bucket)] == Some(id)).collect()
+        BucketSet::from_fn(|bucket| self.owners[bucket] == Some(id))
     }
 
     /// Whether it is what the type promises; checked before sending and after receiving.

@@ -41,8 +41,7 @@ impl Machine {
             self.wanted_since = None;
             return;
         };
-        let want = self.want(now);
-        let Some((reason, subject)) = want.change else {
+        let Some((reason, subject)) = self.want(now) else {
             self.wanted_since = None;
             return;
         };
@@ -60,7 +59,9 @@ impl Machine {
             self.turn_at = Some(turn);
             return;
         }
-        self.make_view(now, want.members, &want.candidates, reason, subject);
+        if let Some(Want { members, candidates, .. }) = self.want.take() {
+            self.make_view(now, members, &candidates, reason, subject);
+        }
     }
 
     /// How many nodes go before this one, or `None` if it must not coordinate.
@@ -95,8 +96,8 @@ impl Machine {
         u32::try_from(before).ok()
     }
 
-    /// Who should be a member with which weight, who could gain, and whether that asks for a new view.
-    fn want(&mut self, now: Time) -> Want {
+    /// Finds out who should be a member with which weight, and who could gain. Says whether that asks for a new view.
+    fn want(&mut self, now: Time) -> Option<(Reason, NodeId)> {
         let members = self.wanted_members(now);
         let candidates = self.candidates(now, &members);
         let view_id = self.view_id();
@@ -106,12 +107,11 @@ impl Machine {
             && cached.members == members
             && cached.candidates == candidates
         {
-            return cached.clone();
+            return cached.change;
         }
         let change = self.change(now, &members, &candidates);
-        let want = Want { against, members, candidates, change };
-        self.want = Some(want.clone());
-        want
+        self.want = Some(Want { against, members, candidates, change });
+        change
     }
 
     fn wanted_members(&mut self, now: Time) -> Vec<Member> {
@@ -333,7 +333,7 @@ impl Machine {
     /// others one after the other if that did not help. Those in a lower view need it to come along, those in a
     /// higher one to know whom and what they must take over when views meet.
     pub(super) fn repeat(&mut self, now: Time) {
-        let Some(view) = self.view.clone().filter(|_| self.phase == Phase::Member) else {
+        let Some(view) = self.view.as_ref().filter(|_| self.phase == Phase::Member) else {
             self.repeat_at = None;
             return;
         };
@@ -356,7 +356,8 @@ impl Machine {
         };
         let at = *self.repeat_at.get_or_insert(now + self.config.interval * turn);
         if now >= at {
-            self.send(Message::View(Box::new(view)));
+            let message = Message::View(Box::new(view.clone()));
+            self.send(message);
             self.repeat_at = Some(now + self.config.interval * turn);
         }
     }

@@ -171,9 +171,12 @@ impl Machine {
         let Some(view) = self.view.as_ref().filter(|_| self.phase == Phase::Member) else {
             return;
         };
+        if now >= self.lease || self.stalled_at.is_some() || !self.debts.is_empty() {
+            return;
+        }
         let given = view.owned_by(self.me.id);
         let wanted = given - self.owned;
-        if wanted.is_empty() || now >= self.lease || self.stalled_at.is_some() || !self.debts.is_empty() {
+        if wanted.is_empty() {
             return;
         }
         let settled = |identity: Identity| {
