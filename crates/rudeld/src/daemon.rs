@@ -14,34 +14,32 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rudel_api::config::{Config, ConfigError, Interface};
+use rudel_api::config::{Config, ConfigError};
 use rudel_api::control::{Failure, Request as ControlRequest, Response};
 use rudel_api::event::EventKind;
 use rudel_api::timestamp::Timestamp;
+use rudel_datapath::Xdp;
 use rudel_proto::id::NodeName;
-use rudel_proto::seal::{ClusterKey, Keys};
 use rudel_proto::{Command, Node, Time};
-use sha2::{Digest, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::monotonic_ns;
 use crate::control::{self, CONNECTIONS_MAX, Control};
 use crate::health::{self, Checks, Fitness, Verdict};
-use crate::heartbeat::Heartbeat;
 use crate::history::History;
-use crate::host::links::{self, LinkEvent, Monitor};
-use crate::host::sysctl::Sysctl;
-use crate::host::{Link, LinkError, addresses};
+use crate::host::Link;
+use crate::host::links::{LinkEvent, Monitor};
 use crate::host_setup::{ClusterLink, HostSetup};
 use crate::keeper::{self, Keeper};
 use crate::neighbor::{Claim, Election, Responder, announce};
 use crate::options::Options;
-use crate::pulse::{self, Notice, Parts, PulseError, Request, Requests};
+use crate::prepare::Prepared;
+use crate::pulse::{self, Notice, Parts, Pulse, PulseError, Request, Requests};
 use crate::recording::Recording;
 use crate::snapshot::{self, Context};
 use crate::store::Place;
-use crate::{connections, orders, privilege, realtime};
+use crate::{connections, orders, realtime};
 
 /// Notices, claims and link events that may wait for the runtime.
 const QUEUE_MAX: usize = 1024;
@@ -65,48 +63,85 @@ impl From<ConfigError> for DaemonError {
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> DaemonError {
+pub(crate) fn failed(error: impl std::fmt::Display) -> DaemonError {
     DaemonError::Failed(error.to_string())
 }
 
 /// Runs the daemon until it has left the cluster.
 pub fn run(options: &Options) -> Result<(), DaemonError> {
-    let config = Config::load(&options.config)?;
-    let name = node_name(options, &config)?;
-    refuse_what_is_not_there_yet(&config)?;
-    let keys = config.load_keys()?;
-    let keys = Keys::new(
-        ClusterKey::new(*keys.sealing.as_bytes()),
-        keys.accepted.iter().map(|key| ClusterKey::new(*key.as_bytes())),
-    );
-    let cluster_links = find_cluster_links(&config)?;
-    let heartbeat_links = find_heartbeat_links(&config)?;
-    privilege::check().map_err(failed)?;
-
-    let cluster = config.cluster.name.as_str();
-    let place =
-        Place::take(&options.runtime_dir, &options.state_dir, cluster, name.as_str()).map_err(failed)?;
-    let incarnation = place.next_incarnation().map_err(failed)?;
-    let seed = keys.sealing().flow_hash_seed();
-    let protocol = rudel_proto::Config {
-        cluster: config.cluster.name.clone(),
-        name: name.clone(),
-        host: host_number(&heartbeat_links),
-        digest: config_digest(&config, seed),
-        quorum: config.cluster.quorum,
-        timeout: config.heartbeat.timeout,
-        interval: config.heartbeat.interval,
-        handover: !config.cluster.drain_timeout.is_zero(),
-        weight: config.node.weight,
-    };
-
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let in_runtime = runtime.enter();
-    // Everything that can be refused without a trace comes before the first change to the host.
-    let begin = Time::from_nanos(monotonic_ns());
-    let mut node = Node::new(protocol, keys, incarnation, begin).map_err(failed)?;
-    let recording =
-        match &options.record {
+    let prepared = Prepared::new(options)?;
+    let mut running = Running::start(options, prepared)?;
+    let outcome = runtime.block_on(running.daemon.serve(running.ears));
+    let mut failures = running.hold.take_down()?;
+    failures.extend(outcome.err());
+    // Not waiting for a resolver or a disk that a health check hangs in.
+    drop(in_runtime);
+    runtime.shutdown_background();
+    drop(running.daemon);
+    if failures.is_empty() {
+        tracing::info!("left the cluster");
+        Ok(())
+    } else {
+        Err(DaemonError::Failed(failures.join("; ")))
+    }
+}
+
+/// A daemon that has begun.
+struct Running {
+    daemon: Daemon,
+    ears: Ears,
+    hold: Hold,
+}
+
+/// What a serving daemon listens to.
+struct Ears {
+    control: Control,
+    notices: mpsc::Receiver<Notice>,
+    world: mpsc::Receiver<World>,
+    ended: oneshot::Receiver<()>,
+}
+
+/// What a serving daemon holds, to be taken down in order.
+struct Hold {
+    responder: Responder,
+    monitor: Monitor,
+    pulse: Pulse<Xdp>,
+    host: HostSetup,
+}
+
+impl Hold {
+    /// Takes everything down; returns what could not be done.
+    fn take_down(self) -> Result<Vec<String>, DaemonError> {
+        drop(self.responder);
+        drop(self.monitor);
+        let (xdp, result) =
+            self.pulse.thread.join().map_err(|_| failed("the pulse thread has panicked; see the log"))?;
+        let mut failures = self.host.take_down(xdp);
+        failures.extend(result.err().map(|error: PulseError| error.to_string()));
+        Ok(failures)
+    }
+}
+
+impl Running {
+    /// Takes the node's place on this host, and begins to listen to the cluster.
+    fn start(options: &Options, prepared: Prepared) -> Result<Self, DaemonError> {
+        let cluster = prepared.config.cluster.name.as_str();
+        let node_name = prepared.node.as_str();
+        let place =
+            Place::take(&options.runtime_dir, &options.state_dir, cluster, node_name).map_err(failed)?;
+        let incarnation = place.next_incarnation().map_err(failed)?;
+        // The kernel reserves dots in the names of a BPF file system.
+        let pin_dir = options.bpffs.join("rudel").join(format!("{cluster}-{}", node_name.replace('.', "+")));
+
+        // Everything that can be refused without a trace comes before the first change to the host.
+        let begin = Time::from_nanos(monotonic_ns());
+        let protocol = prepared.protocol();
+        let own_addresses = prepared.own_addresses();
+        let Prepared { config, node: name, keys, seed, cluster_links, heartbeats, .. } = prepared;
+        let mut node = Node::new(protocol, keys, incarnation, begin).map_err(failed)?;
+        let recording = match &options.record {
             Some(path) => {
                 node.record(begin);
                 let begun = Recording::begin(path);
@@ -116,81 +151,64 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
             }
             None => None,
         };
-    let control = Control::open(options.socket.as_ref().unwrap_or(&config.node.socket)).map_err(failed)?;
-    let heartbeats = open_heartbeats(&config)?;
-    let checks = Checks::new(&config.health, Timestamp::now());
-    let mut fitness = Fitness::new(cluster_links.len());
-    fitness.set_checks(&checks);
-    if !fitness.healthy() {
-        // Before the first pulse: nothing must be given to a node of which nobody knows whether it can serve.
-        node.handle_command(begin, Command::Healthy(false));
-    }
-    let (world_sender, world) = mpsc::channel(QUEUE_MAX);
-    let election = Election::new();
-    let claims = world_sender.clone();
-    let responder = Responder::start(
-        cluster_links.iter().map(ClusterLink::responder).collect(),
-        election.clone(),
-        // A claim or a change of a link that finds the queue full is one of a thousand others.
-        move |claim| std::mem::drop(claims.try_send(World::Claim(claim))),
-    )
-    .map_err(|error| failed(format!("cannot answer ARP and NDP: {error}")))?;
-    let monitor = Monitor::start(move |event| std::mem::drop(world_sender.try_send(World::Link(event))))
-        .map_err(|error| failed(format!("cannot watch the links: {error}")))?;
+        let control =
+            Control::open(options.socket.as_ref().unwrap_or(&config.node.socket)).map_err(failed)?;
+        let checks = Checks::new(&config.health, Timestamp::now());
+        let mut fitness = Fitness::new(cluster_links.len());
+        fitness.set_checks(&checks);
+        if !fitness.healthy() {
+            // Before the first pulse: nothing must be given to a node of which nobody knows whether it can serve.
+            node.handle_command(begin, Command::Healthy(false));
+        }
+        let (world_sender, world) = mpsc::channel(QUEUE_MAX);
+        let election = Election::new();
+        let claims = world_sender.clone();
+        let responder = Responder::start(
+            cluster_links.iter().map(ClusterLink::responder).collect(),
+            election.clone(),
+            // A claim or a change of a link that finds the queue full is one of a thousand others.
+            move |claim| std::mem::drop(claims.try_send(World::Claim(claim))),
+        )
+        .map_err(|error| failed(format!("cannot answer ARP and NDP: {error}")))?;
+        let monitor = Monitor::start(move |event| std::mem::drop(world_sender.try_send(World::Link(event))))
+            .map_err(|error| failed(format!("cannot watch the links: {error}")))?;
 
-    // The kernel reserves dots in the names of a BPF file system.
-    let pin_dir = options.bpffs.join("rudel").join(format!("{cluster}-{}", name.as_str().replace('.', "+")));
-    let journal = place.host_journal();
-    let (host, datapath) =
-        HostSetup::put_up(&config, &cluster_links, pin_dir, &options.bpffs, &journal, seed)
-            .map_err(failed)?;
-    realtime::lock_memory();
-    let (notice_sender, notices) = mpsc::channel(QUEUE_MAX);
-    let (ended_sender, ended) = oneshot::channel();
-    let parts = Parts { node, links: heartbeats, datapath, election, notices: notice_sender };
-    // If there is no thread to be had, the pins stay, silent, for the next start to take over.
-    let pulse = pulse::start(parts, move || {
-        // Nobody waits for it only if the runtime has ended already.
-        let _ = ended_sender.send(());
-    })
-    .map_err(|error| failed(format!("cannot start the pulse thread: {error}")))?;
+        let journal = place.host_journal();
+        let (host, datapath) =
+            HostSetup::put_up(&config, &cluster_links, pin_dir, &options.bpffs, &journal, seed)
+                .map_err(failed)?;
+        realtime::lock_memory();
+        let (notice_sender, notices) = mpsc::channel(QUEUE_MAX);
+        let (ended_sender, ended) = oneshot::channel();
+        let parts = Parts { node, links: heartbeats, datapath, election, notices: notice_sender };
+        // If there is no thread to be had, the pins stay, silent, for the next start to take over.
+        let pulse = pulse::start(parts, move || {
+            // Nobody waits for it only if the runtime has ended already.
+            let _ = ended_sender.send(());
+        })
+        .map_err(|error| failed(format!("cannot start the pulse thread: {error}")))?;
 
-    let mut daemon = Daemon {
-        history: RefCell::new(History::new(name.as_str())),
-        own_addresses: own_addresses(&heartbeat_links),
-        modes: host.modes.clone(),
-        carrier: cluster_links.iter().map(|l| (l.interface.name.to_string(), true)).collect(),
-        fitness_told: (fitness.connected(), fitness.healthy()),
-        fitness,
-        checks,
-        announced: false,
-        keeper: Keeper::default(),
-        recording,
-        requests: pulse.requests.clone(),
-        cluster_links,
-        config,
-        node: name,
-        seed,
-        place,
-    };
-    tracing::info!(cluster = %daemon.config.cluster.name, node = %daemon.node, version = env!("CARGO_PKG_VERSION"), "started");
-    let outcome = runtime.block_on(daemon.serve(control, notices, world, ended));
-
-    drop(responder);
-    drop(monitor);
-    let (xdp, result) =
-        pulse.thread.join().map_err(|_| failed("the pulse thread has panicked; see the log"))?;
-    let mut failures = host.take_down(xdp);
-    failures.extend(result.err().map(|error: PulseError| error.to_string()));
-    failures.extend(outcome.err());
-    // Not waiting for a resolver or a disk that a health check hangs in.
-    drop(in_runtime);
-    runtime.shutdown_background();
-    if failures.is_empty() {
-        tracing::info!("left the cluster");
-        Ok(())
-    } else {
-        Err(DaemonError::Failed(failures.join("; ")))
+        let daemon = Daemon {
+            history: RefCell::new(History::new(name.as_str())),
+            own_addresses,
+            modes: host.modes.clone(),
+            carrier: cluster_links.iter().map(|l| (l.interface.name.to_string(), true)).collect(),
+            fitness_told: (fitness.connected(), fitness.healthy()),
+            fitness,
+            checks,
+            announced: false,
+            keeper: Keeper::default(),
+            recording,
+            requests: pulse.requests.clone(),
+            cluster_links,
+            config,
+            node: name,
+            seed,
+            place,
+        };
+        tracing::info!(cluster = %daemon.config.cluster.name, node = %daemon.node, version = env!("CARGO_PKG_VERSION"), "started");
+        let ears = Ears { control, notices, world, ended };
+        Ok(Running { daemon, ears, hold: Hold { responder, monitor, pulse, host } })
     }
 }
 
@@ -222,13 +240,8 @@ struct Daemon {
 
 impl Daemon {
     /// Serves until the pulse thread has ended.
-    async fn serve(
-        &mut self,
-        control: Control,
-        mut notices: mpsc::Receiver<Notice>,
-        mut world: mpsc::Receiver<World>,
-        mut ended: oneshot::Receiver<()>,
-    ) -> Result<(), String> {
+    async fn serve(&mut self, ears: Ears) -> Result<(), String> {
+        let Ears { control, mut notices, mut world, mut ended } = ears;
         let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
         let mut terminate = listen(SignalKind::terminate())?;
         let mut interrupt = listen(SignalKind::interrupt())?;
@@ -534,143 +547,4 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "systemd was not notified");
     }
-}
-
-fn node_name(options: &Options, config: &Config) -> Result<NodeName, DaemonError> {
-    if let Some(name) = &options.name {
-        return NodeName::new(name).map_err(|error| failed(format!("--name {name}: {error}")));
-    }
-    let host = rustix::system::uname();
-    let host = host.nodename().to_string_lossy();
-    config.node_name(&host).map_err(|error| {
-        failed(format!(
-            "the host name {host:?} cannot be the node's name ({error}): set [node] name, or give --name"
-        ))
-    })
-}
-
-/// Refuses what the configuration may say and this version does not do: to ignore it would be a promise not kept.
-fn refuse_what_is_not_there_yet(config: &Config) -> Result<(), ConfigError> {
-    let advice = "remove it; a later version will do this";
-    let refuse = |place: &str, what: &str| {
-        Err(config.refuse(place, format!("this version has no {what} yet"), advice))
-    };
-    if let Some(index) = config.interfaces.iter().position(|interface| interface.side.is_router()) {
-        return refuse(&format!("interface[{index}].side"), "router mode");
-    }
-    if config.nat.is_some() {
-        return refuse("nat", "address translation");
-    }
-    if config.sync.enabled {
-        return refuse("sync.enabled", "sharing of connection state");
-    }
-    if config.hooks.on_change.is_some() {
-        return refuse("hooks.on_change", "hooks");
-    }
-    if config.node.metrics.is_some() {
-        return refuse("node.metrics", "metrics");
-    }
-    if !config.node.restart_grace.is_zero() {
-        return refuse("node.restart_grace", "hitless restart");
-    }
-    Ok(())
-}
-
-fn find(config: &Config, place: &str, name: &str) -> Result<Link, DaemonError> {
-    links::find(name).map_err(|error| match error {
-        LinkError::NotFound { .. } => {
-            let names: Vec<String> =
-                links::all().unwrap_or_default().into_iter().map(|link| link.name).collect();
-            let advice = format!("this host has {}", names.join(", "));
-            let error = config.refuse(place, format!("there is no interface {name} on this host"), advice);
-            DaemonError::Host(Box::new(error))
-        }
-        other => failed(other),
-    })
-}
-
-fn find_cluster_links(config: &Config) -> Result<Vec<ClusterLink>, DaemonError> {
-    let mut found = Vec::new();
-    for (index, interface) in config.interfaces.iter().enumerate() {
-        let link = find(config, &format!("interface[{index}].name"), interface.name.as_str())?;
-        let own_mac = link.ethernet_mac().map_err(failed)?;
-        refuse_family_of_none(config, index, interface)?;
-        found.push(ClusterLink { interface: interface.clone(), link, own_mac });
-    }
-    Ok(found)
-}
-
-/// An IPv6 address on an interface where IPv6 is switched off would be served to nobody: no neighbour is answered.
-fn refuse_family_of_none(config: &Config, index: usize, interface: &Interface) -> Result<(), ConfigError> {
-    let name = interface.name.as_str();
-    let disabled = Sysctl::ipv6_conf(name, "disable_ipv6").ok().and_then(|sysctl| sysctl.read().ok());
-    let Some(first) = interface.addresses.iter().position(|cidr| cidr.address().is_ipv6()) else {
-        return Ok(());
-    };
-    // Without the setting, the kernel has no IPv6 at all.
-    if disabled.as_deref() == Some("0") {
-        return Ok(());
-    }
-    Err(config.refuse(
-        &format!("interface[{index}].addresses[{first}]"),
-        format!("{name} has no IPv6 on this host"),
-        format!("remove the address, or switch IPv6 on: `sysctl net.ipv6.conf.{name}.disable_ipv6=0`"),
-    ))
-}
-
-fn find_heartbeat_links(config: &Config) -> Result<Vec<Link>, DaemonError> {
-    let names = config.heartbeat.interfaces.iter().enumerate();
-    names
-        .map(|(index, name)| find(config, &format!("heartbeat.interfaces[{index}]"), name.as_str()))
-        .collect()
-}
-
-fn open_heartbeats(config: &Config) -> Result<Vec<Heartbeat>, DaemonError> {
-    let group = config.heartbeat.group.socket_addr();
-    let open =
-        |name: &rudel_api::config::InterfaceName| Heartbeat::open(name.as_str(), group).map_err(failed);
-    config.heartbeat.interfaces.iter().map(open).collect()
-}
-
-/// A number that this machine has and no other: clones of a virtual machine often share the machine id, but not the MAC.
-fn host_number(links: &[Link]) -> u64 {
-    let machine_id = std::fs::read("/etc/machine-id").unwrap_or_default();
-    let mac = links.iter().find_map(|link| link.mac).map(|mac| mac.octets()).unwrap_or_default();
-    let digest =
-        Sha256::new().chain_update(b"rudel host\0").chain_update(machine_id).chain_update(mac).finalize();
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&digest[..8]);
-    u64::from_be_bytes(bytes)
-}
-
-/// A number made of all that must be the same on every node. Everything here is in the order of the file: nodes that
-/// list the same interfaces in another order are told to copy the file.
-fn config_digest(config: &Config, seed: u32) -> u64 {
-    let mut digest = Sha256::new().chain_update(b"rudel configuration\0").chain_update(seed.to_be_bytes());
-    let mut add = |text: String| {
-        digest.update(text);
-        digest.update(b"\0");
-    };
-    add(config.cluster.quorum.to_string());
-    add(config.heartbeat.timeout.as_micros().to_string());
-    add(config.heartbeat.interval.as_micros().to_string());
-    for interface in &config.interfaces {
-        // Names of interfaces may differ from node to node; what happens on them may not.
-        add(format!("{} {} {}", interface.side, interface.hash, interface.cluster_mac()));
-        interface.addresses.iter().for_each(|cidr| add(cidr.address().to_string()));
-    }
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&digest.finalize()[..8]);
-    u64::from_be_bytes(bytes)
-}
-
-fn own_addresses(links: &[Link]) -> Vec<IpAddr> {
-    let all = addresses::all().unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot list this host's addresses");
-        Vec::new()
-    });
-    all.into_iter()
-        .filter(|address| links.iter().any(|link| link.index == address.ifindex))
-        .map(|address| address.ip)
-        .collect()
 }

@@ -13,6 +13,7 @@ pub mod keeper;
 pub mod neighbor;
 pub mod options;
 pub mod orders;
+pub mod prepare;
 pub mod privilege;
 pub mod pulse;
 pub mod realtime;
