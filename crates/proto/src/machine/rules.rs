@@ -1,5 +1,7 @@
 //! The rules R1 to R3, R8 and R9, and the order in which all of them are applied.
 
+use std::time::Duration;
+
 use super::{Action, GOODBYES, MEMORY_TIMEOUTS, Machine, Phase};
 use crate::event::Event;
 use crate::id::{Identity, ViewId};
@@ -191,14 +193,29 @@ impl Machine {
                 || (!view.names(identity) && self.owns_nothing(now, identity, view.id))
                 || self.is_over(now, identity))
         });
-        let words = 1 + view.members.iter().filter(|m| m.identity != self.me && settled(m.identity)).count();
-        if blocked || words < self.config.quorum {
+        if blocked || !self.is_quorate(now, view, settled) {
             return;
         }
         self.own(given);
         self.gained_since_adoption += wanted.len();
         let (buckets, took) = (self.gained_since_adoption, now.since(self.adopted_at));
         self.actions.push_back(Action::Event(Event::Gained { buckets, took }));
+    }
+
+    /// R3: whether a quorum of members, this one included, is settled, none of them so young that its run before this
+    /// one may have given somebody a lease that still holds. That run's echo binds nobody: nobody remembers it.
+    fn is_quorate(&self, now: Time, view: &View, settled: impl Fn(Identity) -> bool) -> bool {
+        let quorum = self.config.quorum;
+        let is_seasoned = |identity: Identity| {
+            if identity == self.me {
+                return now.since(self.started_at) >= self.config.timeout;
+            }
+            self.fresh_word(now, identity)
+                .is_some_and(|word| Duration::from_millis(word.uptime_ms.into()) >= self.config.timeout)
+        };
+        let members = view.members.iter().map(|m| m.identity);
+        let words = members.filter(|who| (*who == self.me || settled(*who)) && is_seasoned(*who)).count();
+        quorum == 1 || words >= quorum
     }
 
     /// R9: leaves when it owns nothing, or nobody could take what it owns, or it takes too long.

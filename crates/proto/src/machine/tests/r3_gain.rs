@@ -253,6 +253,40 @@ fn r3_with_a_quorum_so_many_members_must_be_settled_in_exactly_this_view() {
 }
 
 #[test]
+fn r3_a_run_younger_than_t_is_none_of_the_quorum() {
+    let young = |view: ViewId, uptime_ms: u32| {
+        move |pulse: &mut crate::wire::Pulse| {
+            settled_in(view)(pulse);
+            pulse.uptime_ms = uptime_ms;
+        }
+    };
+    let mut f = Fixture::quorum_of(2, &["a", ME]);
+    let second = bucket_0_moves(&["a", ME]);
+    f.hear_view("a", &second);
+    // a's run before this one may have echoed somebody whom this one has not heard of: that lease may still hold.
+    assert_eq!(f.hear("a", young(second.id, TIMEOUT as u32 - 1)), []);
+    assert_eq!(f.hear("a", young(second.id, TIMEOUT as u32)).len(), 2);
+    // With a quorum of one no lease is made of echoes.
+    let mut f = Fixture::member_of(&["a", ME]);
+    f.hear_view("a", &second);
+    assert_eq!(f.hear("a", young(second.id, 1)).len(), 2);
+}
+
+#[test]
+fn r3_a_node_itself_is_none_of_the_quorum_before_it_has_run_for_t() {
+    let mut f = Fixture::new(2);
+    let first = view(1, "a", &["a", ME]);
+    f.claimed = first.id;
+    f.hear("a", |_| {});
+    f.hear_view("a", &first);
+    assert_eq!(f.machine.view(), Some(&first));
+    f.run(TIMEOUT - INTERVAL, &["a"]);
+    assert_eq!(f.machine.owned(), BucketSet::EMPTY);
+    f.run(2 * INTERVAL, &["a"]);
+    assert_eq!(f.machine.owned(), f.given());
+}
+
+#[test]
 fn r3_a_later_run_of_a_node_must_give_its_own_word() {
     let mut f = Fixture::member_of(&["a", "b", ME]);
     let second = bucket_0_moves(&["a", "b", ME]);
