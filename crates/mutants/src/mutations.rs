@@ -88,7 +88,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "quorum-of-words-left-out",
         "R3: gains before a quorum has settled",
-        &[(RULES, "if blocked || words < self.config.quorum {", "if blocked || words == 0 {")],
+        &[(RULES, "quorum == 1 || words >= quorum", "quorum == 1 || words + quorum > 0")],
         "r3_with_a_quorum_so_many_members_must_be_settled_in_exactly_this_view",
     ),
     mutation(
@@ -213,10 +213,70 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "R8: a stall while listening counts as listening",
         &[(
             HEAR,
-            "            if self.phase == Phase::Listening {\n                self.listen_since = now;",
-            "            if self.phase == Phase::Stopped {\n                self.listen_since = now;",
+            "            if matches!(self.phase, Phase::Listening | Phase::Joining) {",
+            "            if self.phase == Phase::Stopped {",
         )],
         "r8_a_stall_while_listening_starts_it_again",
+    ),
+    mutation(
+        "young-runs-count",
+        "R3: a run counts for the quorum although the one before it may have given a lease",
+        &[(RULES, "settled(*who)) && is_seasoned(*who)", "settled(*who)) && (true || is_seasoned(*who))")],
+        "r3_a_run_younger_than_t_is_none_of_the_quorum",
+    ),
+    mutation(
+        "words-left-out",
+        "R3: gains without the words of the others",
+        &[(RULES, "if blocked || !self.is_quorate", "if (blocked && false) || !self.is_quorate")],
+        "r3_gain_waits_for_every_other_node",
+    ),
+    mutation(
+        "words-without-promise",
+        "R3: who owns nothing counts although it has promised nothing",
+        &[(
+            RULES,
+            "word.state.owns_nothing() && word.promise >= view",
+            "word.state.owns_nothing() && word.promise.max(view) >= view",
+        )],
+        "r3_a_node_outside_the_view_counts_if_it_owns_nothing_and_promised_this_view",
+    ),
+    mutation(
+        "lease-as-long-as-the-time-out",
+        "R4: a lease lasts T, not T'",
+        &[("config.rs", "self.timeout - self.interval - self.timeout / 50", "self.timeout")],
+        "timers_must_fit_each_other",
+    ),
+    mutation(
+        "unproven-echoes-move-leases",
+        "R4: an echo moves the lease though its sender does not take this node for alive",
+        &[(HEAR, "if echo.is_some_and(|entry| entry.proven) {", "if echo.is_some() {")],
+        "r4_an_echo_that_is_not_proven_moves_no_lease",
+    ),
+    mutation(
+        "lapse-left-out",
+        "R7: whose lease has lapsed goes on as if it had not",
+        &[(
+            LEASE,
+            "if serves && now >= self.lease {",
+            "if serves && now >= self.lease && self.phase == Phase::Stopped {",
+        )],
+        "r4_nothing_is_owned_from_the_very_moment_that_the_lease_lapses",
+    ),
+    mutation(
+        "one-report-expires",
+        "R5: one report is enough, whatever the quorum",
+        &[(JUDGE, "counted >= self.config.quorum", "counted >= 1")],
+        "r5_quorum_nodes_must_report_the_silence",
+    ),
+    mutation(
+        "waiting-while-hung",
+        "R8: a stall while it waits for a view counts as waiting",
+        &[(
+            HEAR,
+            "if matches!(self.phase, Phase::Listening | Phase::Joining) {",
+            "if matches!(self.phase, Phase::Listening) {",
+        )],
+        "r8_a_stall_while_waiting_once_more_starts_listening_again_too",
     ),
     mutation(
         "good-bye-too-early",

@@ -32,6 +32,12 @@ enum Fault {
     Late,
     Bodies,
     ColdStart,
+    /// Two nodes leave together.
+    TwoLeave,
+    /// Something happens to one or two nodes while the network between some others is partly broken, for moments.
+    Burst,
+    /// Two nodes cannot hear each other for long, and those who hear both start anew.
+    Echoers,
 }
 
 /// A class of worlds.
@@ -46,6 +52,8 @@ pub struct Class {
     pause: (u64, u64),
     links: usize,
     sealed: bool,
+    /// Only three to five nodes, so that what the seed draws concerns each other.
+    few: bool,
 }
 
 use Fault::*;
@@ -97,6 +105,32 @@ pub const CLASSES: &[Class] = &[
         (1, 40),
     ),
     Class {
+        few: true,
+        ..Class::new("leavers", "two leave at the same moment", &[TwoLeave, TwoLeave, Weight], (40, 90))
+    },
+    Class {
+        few: true,
+        ..Class::new("burst", "links break for moments, just when something happens", &[Burst], (60, 100))
+    },
+    Class {
+        few: true,
+        ..Class::new(
+            "echoers",
+            "two nodes cannot hear each other, those between them start anew",
+            &[Echoers],
+            (90, 130),
+        )
+    },
+    Class {
+        few: true,
+        ..Class::new(
+            "joiners",
+            "nodes come and go while weights change, and a tenth is lost",
+            &[PowerOff, Leave, Weight, Weight, Loss],
+            (1, 15),
+        )
+    },
+    Class {
         sealed: true,
         ..Class::new(
             "adversary",
@@ -114,7 +148,7 @@ impl Class {
         faults: &'static [Fault],
         pause: (u64, u64),
     ) -> Self {
-        Class { name, about, faults, pause, links: 1, sealed: false }
+        Class { name, about, faults, pause, links: 1, sealed: false, few: false }
     }
 
     /// The class of a name.
@@ -134,6 +168,7 @@ impl Class {
             98 => rng.between(11, 24) as usize,
             _ => 32,
         };
+        let nodes = if self.few { rng.pick(&[3, 3, 3, 4, 5]) } else { nodes };
         let (timeout_ms, interval_ms) = rng.pick(&[
             (400, 50),
             (400, 50),
@@ -161,6 +196,7 @@ impl Class {
             timeout: Duration::from_millis(timeout_ms),
             interval: Duration::from_millis(interval_ms),
             weights,
+            digests: vec![0],
             drift: rng.below(4) > 0,
             sealed: self.sealed,
             trace: false,
@@ -258,6 +294,82 @@ impl Author {
         };
         self.at(at, Deed::Split(groups));
         self.at(until, Deed::Split(vec![0; nodes]));
+    }
+
+    /// A span of any order of magnitude, from the time of one exchange to some time-outs.
+    fn moment(&mut self) -> u64 {
+        let longest = self.rng.pick(&[self.timeout / 100, self.interval, self.timeout, self.timeout * 3]);
+        self.rng.between(longest / 10, longest)
+    }
+
+    fn burst(&mut self, at: Moment) {
+        for _ in 0..self.rng.between(1, 3) {
+            let kind = self.rng.pick(&[Weight, Weight, PowerOff, Kill, Leave, Drain, Hang]);
+            let when = at + self.rng.pick(&[0, 0, self.interval, self.timeout / 2]);
+            self.fault(when, kind);
+        }
+        for _ in 0..self.rng.between(2, 7) {
+            let (from, to) = self.pair();
+            let when = at.saturating_sub(self.timeout / 4) + self.moment();
+            let back = when + self.moment();
+            match self.rng.below(6) {
+                0 => {
+                    let span = self.moment();
+                    self.at(when, Deed::Clog(from, to, span));
+                }
+                1 | 2 => {
+                    self.at(when, Deed::Bodies { from, to, lost: true });
+                    self.at(back, Deed::Bodies { from, to, lost: false });
+                }
+                3 => {
+                    self.at(when, Deed::Cut { link: None, from, to, cut: true });
+                    self.at(back, Deed::Cut { link: None, from, to, cut: false });
+                }
+                _ => {
+                    // For so long that only others can know.
+                    let (when, back) = (at.saturating_sub(self.timeout * 2), at + self.span(5, 40));
+                    for (from, to) in [(from, to), (to, from)] {
+                        self.at(when, Deed::Cut { link: None, from, to, cut: true });
+                        self.at(back, Deed::Cut { link: None, from, to, cut: false });
+                    }
+                }
+            }
+        }
+    }
+
+    fn echoers(&mut self, at: Moment) {
+        let (one, other) = self.pair();
+        let back = at + self.span(10, 40);
+        let cut = |author: &mut Self, when: Moment, a: usize, b: usize| {
+            for (from, to) in [(a, b), (b, a)] {
+                author.at(when, Deed::Cut { link: None, from, to, cut: true });
+                author.at(back, Deed::Cut { link: None, from, to, cut: false });
+            }
+        };
+        cut(self, at - self.timeout * 4, one, other);
+        if self.rng.chance(700_000) {
+            self.at(at - self.timeout * 3, Deed::PowerOff(one));
+        }
+        let start = at.saturating_sub(self.rng.below(self.timeout * 3 / 2));
+        self.at(start - 100_000, Deed::PowerOff(one));
+        self.at(start, Deed::Start(one));
+        for between in (0..self.nodes).filter(|node| *node != one && *node != other) {
+            if self.rng.chance(500_000) {
+                self.at(start, Deed::Bodies { from: between, to: one, lost: true });
+                self.at(back, Deed::Bodies { from: between, to: one, lost: false });
+            }
+            if self.rng.chance(500_000) {
+                self.at(at, Deed::Bodies { from: other, to: between, lost: true });
+                self.at(back, Deed::Bodies { from: other, to: between, lost: false });
+            }
+            let (when, again) = (at + self.moment(), self.moment());
+            self.at(when, Deed::PowerOff(between));
+            self.at(when + again, Deed::Start(between));
+            if self.rng.chance(500_000) {
+                let when = when + self.moment();
+                cut(self, when, between, other);
+            }
+        }
     }
 
     fn fault(&mut self, at: Moment, fault: Fault) {
@@ -387,6 +499,17 @@ impl Author {
                 self.at(at, Deed::Weather(Weather { body_loss, loss, ..ordinary }));
                 self.at(back, Deed::Weather(ordinary));
             }
+            TwoLeave => {
+                let (first, second) = self.pair();
+                for node in [first, second] {
+                    let (when, back) =
+                        (at + self.rng.pick(&[0, 200_000, self.interval]), at + self.span(5, 40));
+                    self.at(when, Deed::Command(node, Command::Leave));
+                    self.at(back, Deed::Start(node));
+                }
+            }
+            Burst => self.burst(at),
+            Echoers => self.echoers(at),
             ColdStart => {
                 for node in 0..self.nodes {
                     self.at(at, Deed::PowerOff(node));

@@ -120,6 +120,12 @@ impl Cluster {
         self.one_way(a, b).one_way(b, a)
     }
 
+    /// Loses the bodies of views that `from` sends on their way to `to`; their identities arrive in pulses.
+    pub fn lose_bodies(&mut self, from: usize, to: usize) -> &mut Self {
+        self.world.perform(Deed::Bodies { from, to, lost: true });
+        self
+    }
+
     /// Changes what the wire does to datagrams.
     pub fn weather(&mut self, weather: Weather) -> &mut Self {
         self.world.perform(Deed::Weather(weather));

@@ -5,13 +5,14 @@ use std::rc::Rc;
 
 use rudel_proto::bucket::BucketSet;
 use rudel_proto::event::Event;
-use rudel_proto::id::{Incarnation, ViewId};
+use rudel_proto::id::{Identity, Incarnation, ViewId};
 use rudel_proto::machine::{Action, Machine};
 use rudel_proto::seal::Sender;
 use rudel_proto::wire::Message;
 use rudel_proto::{Command, Node, Output, Time};
 
 use crate::clock::{Clock, Moment};
+use crate::words::Words;
 
 /// A datagram on its way.
 #[derive(Clone, Debug)]
@@ -194,6 +195,8 @@ pub(crate) struct Process {
     /// The clock as it last told the protocol.
     pub(crate) looked_at: Time,
     pub(crate) highest: ViewId,
+    /// What it has said and done that others build on.
+    pub(crate) words: Words,
 }
 
 /// What the packet filter goes by. It outlives the daemon.
@@ -225,6 +228,8 @@ pub(crate) struct Host {
     pub(crate) behind: Option<Moment>,
     /// When its latest daemon started.
     pub(crate) started_at: Moment,
+    /// Who its last daemon was that has ended, and what it had said.
+    pub(crate) last: Option<(Identity, Words)>,
 }
 
 impl Host {

@@ -1,6 +1,6 @@
 //! What must never happen, and how long nobody served.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -65,6 +65,8 @@ pub(crate) struct Judge {
     uncovered_since: Box<[Moment; BUCKET_COUNT]>,
     pub(crate) blackouts: Blackouts,
     views: BTreeMap<ViewId, View>,
+    /// Who has ever adopted a view.
+    adopters: BTreeMap<ViewId, BTreeSet<usize>>,
     pub(crate) overlaps_excused: u64,
 }
 
@@ -76,6 +78,7 @@ impl Judge {
             uncovered_since: Box::new([0; BUCKET_COUNT]),
             blackouts: Blackouts::default(),
             views: BTreeMap::new(),
+            adopters: BTreeMap::new(),
             overlaps_excused: 0,
         }
     }
@@ -131,6 +134,21 @@ impl Judge {
         }
         self.views.insert(view.id, view.clone());
         check_quotas(view)
+    }
+
+    /// A node has adopted a view.
+    pub(crate) fn adopts(&mut self, view: ViewId, node: usize) {
+        self.adopters.entry(view).or_default().insert(node);
+    }
+
+    /// How many have ever adopted it.
+    pub(crate) fn adopters(&self, view: ViewId) -> usize {
+        self.adopters.get(&view).map_or(0, BTreeSet::len)
+    }
+
+    /// The body of a view that somebody has adopted.
+    pub(crate) fn view_of(&self, id: ViewId) -> Option<&View> {
+        self.views.get(&id)
     }
 
     /// L3: nobody loses a bucket while it gains another, compared with one of the views that somebody serves by.

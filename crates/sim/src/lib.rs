@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`world`] | true time, machines, and what can befall them |
 //! | [`network`] | loss, delay, cuts; which nodes "can hear each other" |
+//! | `world::proof` | the steps of the proof: promises kept, debts paid, words true when others act on them |
 //! | `judge` | S1 to S3, exact quotas, least movement, gaps in service |
 //! | [`class`], [`script`] | random worlds of many kinds; playing and shortening them |
 //! | [`cluster`] | worlds that read like stories |
@@ -25,6 +26,7 @@ pub mod network;
 pub mod replay;
 mod rng;
 pub mod script;
+mod words;
 pub mod world;
 
 pub use class::{CLASSES, Class};

@@ -72,6 +72,8 @@ pub struct Network {
     pub weather: Weather,
     /// By link, sender, receiver.
     cut: Vec<bool>,
+    /// By sender, receiver: the bodies of views are lost.
+    bodiless: Vec<bool>,
     /// By sender, receiver: what is sent arrives then at the earliest.
     clogged_until: Vec<Moment>,
     contacts: Vec<Contact>,
@@ -87,6 +89,7 @@ impl Network {
             interval,
             weather: Weather::CLEAR,
             cut: vec![false; nodes * nodes * links],
+            bodiless: vec![false; nodes * nodes],
             clogged_until: vec![0; nodes * nodes],
             contacts: vec![Contact::default(); nodes * nodes],
         }
@@ -103,6 +106,12 @@ impl Network {
         self.cut[link * self.nodes * self.nodes + pair] = cut;
     }
 
+    /// Loses the bodies of views from one node to another, or no more.
+    pub fn lose_bodies(&mut self, from: usize, to: usize, lost: bool) {
+        let pair = self.pair(from, to);
+        self.bodiless[pair] = lost;
+    }
+
     /// Lets nothing from one node to another arrive before `until`.
     pub fn clog(&mut self, from: usize, to: usize, until: Moment) {
         let pair = self.pair(from, to);
@@ -113,6 +122,7 @@ impl Network {
     pub fn heal(&mut self) {
         self.weather = Weather::CLEAR;
         self.cut.fill(false);
+        self.bodiless.fill(false);
         self.clogged_until.fill(0);
     }
 
@@ -132,7 +142,7 @@ impl Network {
         for link in 0..self.links {
             if self.cut[link * self.nodes * self.nodes + pair]
                 || rng.chance(weather.loss)
-                || (!pulse && rng.chance(weather.body_loss))
+                || (!pulse && (self.bodiless[pair] || rng.chance(weather.body_loss)))
             {
                 continue;
             }

@@ -1,27 +1,25 @@
 //! The world: true time, machines, the wire between them, what befalls them, and the judge who watches.
 
+mod daemons;
+mod proof;
+mod watch;
+
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
-use std::rc::Rc;
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use rudel_proto::Command;
 use rudel_proto::bucket::BucketSet;
-use rudel_proto::event::Event;
-use rudel_proto::id::{ClusterName, Identity, Incarnation, NodeName, ViewId};
+use rudel_proto::id::{Identity, ViewId};
 use rudel_proto::machine::Machine;
-use rudel_proto::seal::{ClusterKey, Keys};
 use rudel_proto::wire::{Message, NodeState};
-use rudel_proto::{Command, Config, Node, Time};
 
 use crate::adversary::Adversary;
 use crate::clock::{Clock, Moment, RATE_PPM_MAX};
-use crate::host::{Act, Brain, Host, Input, Kernel, Packet, Point, Process, Step};
+use crate::host::{Host, Kernel, Packet, Point};
 use crate::judge::{Blackouts, Judge, Violation, millis};
-use crate::network::{Grade, Network, Weather};
+use crate::network::{Network, Weather};
 use crate::rng::Rng;
-
-/// Datagrams that a socket keeps for a daemon that hangs: what Linux's default receive buffer holds of them.
-const INBOX_MAX: usize = 256;
 
 /// What a world is made of.
 #[derive(Clone, Debug)]
@@ -40,6 +38,8 @@ pub struct Settings {
     pub interval: Duration,
     /// The weights, in turn.
     pub weights: Vec<u16>,
+    /// What the configurations have in common with all others, in turn: who differs hashes flows differently.
+    pub digests: Vec<u64>,
     /// Whether clocks differ in rate; origins always do.
     pub drift: bool,
     /// Whether datagrams travel sealed.
@@ -59,6 +59,7 @@ impl Settings {
             timeout: Duration::from_millis(400),
             interval: Duration::from_millis(50),
             weights: vec![100],
+            digests: vec![0],
             drift: true,
             sealed: false,
             trace: false,
@@ -98,6 +99,15 @@ pub enum Deed {
     },
     /// Nodes with the same number hear each other, others do not.
     Split(Vec<usize>),
+    /// The bodies of views are lost on the way from one node to another, apart from their identities, or no more.
+    Bodies {
+        /// Who sends them.
+        from: usize,
+        /// Who misses them.
+        to: usize,
+        /// Lost, or no more.
+        lost: bool,
+    },
     /// What one node sends reaches another only after so many nanoseconds, and then all at once.
     Clog(usize, usize, u64),
     /// Loss, delays and duplicates, from now on.
@@ -179,6 +189,7 @@ impl World {
                     trouble: None,
                     behind: None,
                     started_at: 0,
+                    last: None,
                 }
             })
             .collect();
@@ -327,6 +338,7 @@ impl World {
                     }
                 }
             }
+            Deed::Bodies { from, to, lost } => self.network.lose_bodies(from, to, lost),
             Deed::Clog(from, to, span) => self.network.clog(from, to, self.now + span),
             Deed::Weather(weather) => self.network.weather = weather,
             Deed::Adversary(rate) => {
@@ -370,6 +382,10 @@ impl World {
         let Some((_, first)) = running.first() else {
             return Ok(ViewId::NONE);
         };
+        if running.len() < self.settings.quorum && self.covered().is_empty() {
+            // Who was leaving has left, and those that remain are too few to serve.
+            return Ok(ViewId::NONE);
+        }
         let view = first.view().ok_or("the first node has no view")?;
         let mut identities: Vec<Identity> = running.iter().map(|(_, machine)| machine.me()).collect();
         identities.sort_unstable();
@@ -419,441 +435,6 @@ impl World {
     /// Whether a daemon runs on a machine.
     pub fn runs(&self, node: usize) -> bool {
         self.hosts[node].process.is_some()
-    }
-
-    // ----- machines -----
-
-    fn start(&mut self, node: usize, forgetful: bool) {
-        if self.hosts[node].process.is_some() {
-            return;
-        }
-        let incarnation = if forgetful {
-            // A number that no run had, but perhaps a lower one.
-            1 + (self.rng.below(1 << 40) << 8 | u64::from(self.hosts[node].next_incarnation as u8 & 1))
-        } else {
-            self.hosts[node].next_incarnation
-        };
-        self.hosts[node].next_incarnation = incarnation + 1;
-        // A starting daemon takes its predecessor's kernel state down before its first pulse.
-        self.hosts[node].kernel = Kernel::EMPTY;
-        self.look(node);
-
-        let config = Config {
-            cluster: ClusterName::new("sim").expect("a good name"),
-            name: NodeName::new(&format!("n{node:02}")).expect("a good name"),
-            host: 1 + node as u64,
-            digest: 0,
-            handover: false,
-            quorum: self.settings.quorum,
-            timeout: self.settings.timeout,
-            interval: self.settings.interval,
-            weight: self.settings.weights[node % self.settings.weights.len()],
-        };
-        let incarnation = Incarnation(incarnation);
-        let now = self.hosts[node].clock.read(self.now);
-        let brain = if self.settings.sealed {
-            let keys = Keys::new(ClusterKey::new([7; 32]), []);
-            Brain::Node(Box::new(Node::new(config, keys, incarnation, now).expect("a good configuration")))
-        } else {
-            config.validate().expect("a good configuration");
-            Brain::Machine(Box::new(Machine::new(config, incarnation, now)))
-        };
-        let host = &mut self.hosts[node];
-        host.runs += 1;
-        host.trouble = Some(self.now);
-        host.started_at = self.now;
-        host.process = Some(Process {
-            brain,
-            run: host.runs,
-            step: Step::Idle,
-            inbox: VecDeque::new(),
-            commands: VecDeque::new(),
-            hung_until: 0,
-            armed: Vec::new(),
-            wake_at: None,
-            view: None,
-            told: ViewId::NONE,
-            looked_at: Time::ZERO,
-            highest: ViewId::NONE,
-        });
-        self.run(node);
-    }
-
-    fn end(&mut self, node: usize) {
-        let host = &mut self.hosts[node];
-        host.trouble = Some(self.now);
-        if let Some(process) = host.process.take() {
-            self.former_views.push((self.now, process.told));
-        }
-    }
-
-    fn hang(&mut self, node: usize, span: u64) {
-        let until = self.now + span;
-        let lag = nanos(self.settings.timeout) / 4;
-        let host = &mut self.hosts[node];
-        let Some(process) = &mut host.process else {
-            return;
-        };
-        if until <= process.hung_until {
-            return;
-        }
-        process.hung_until = until;
-        if host.slow > 0 && process.inbox.front().is_some_and(|(at, _)| at + lag <= until) {
-            host.behind = Some(until);
-        }
-        if span > nanos(self.settings.interval) / 2 {
-            host.trouble = Some(until);
-        }
-        let run = process.run;
-        self.push(until, Happening::Wake(node, run));
-    }
-
-    fn arrive(&mut self, node: usize, packet: Packet) {
-        let now = self.now;
-        let Some(process) = &mut self.hosts[node].process else {
-            return;
-        };
-        if process.inbox.len() < INBOX_MAX {
-            process.inbox.push_back((now, packet));
-        }
-        if process.hung_until <= now && matches!(process.step, Step::Idle) && !self.dawdle(node) {
-            self.run(node);
-        }
-    }
-
-    fn wake(&mut self, node: usize, run: u64) {
-        let now = self.now;
-        let Some(process) = self.hosts[node].process.as_mut().filter(|process| process.run == run) else {
-            return;
-        };
-        if process.wake_at == Some(now) {
-            process.wake_at = None;
-        }
-        if process.hung_until > now {
-            return;
-        }
-        if process.hung_until < now && matches!(process.step, Step::Idle) && self.dawdle(node) {
-            return;
-        }
-        self.run(node);
-    }
-
-    /// A slow machine lets its daemon wait before it runs.
-    fn dawdle(&mut self, node: usize) -> bool {
-        let slow = self.hosts[node].slow;
-        if slow == 0 || !self.rng.chance(250_000) {
-            return false;
-        }
-        let span = self.rng.between(1, slow);
-        self.hang(node, span);
-        true
-    }
-
-    /// Runs a daemon until it has nothing to do or loses the processor.
-    fn run(&mut self, node: usize) {
-        loop {
-            if self.violation.is_some() {
-                return;
-            }
-            let now = self.now;
-            let host = &mut self.hosts[node];
-            let Some(process) = &mut host.process else {
-                return;
-            };
-            if process.hung_until > now {
-                return;
-            }
-            let local = host.clock.read(now);
-            match std::mem::replace(&mut process.step, Step::Idle) {
-                Step::Idle => {
-                    let due = process.brain.machine().next_timeout();
-                    let timer_first = process.inbox.is_empty() || self.rng.chance(500_000);
-                    let input = if let Some(command) = process.commands.pop_front() {
-                        Input::Command(command)
-                    } else if due.is_some_and(|due| due <= local) && timer_first {
-                        Input::Timeout
-                    } else if let Some((_, packet)) = process.inbox.pop_front() {
-                        Input::Packet(packet)
-                    } else {
-                        let wake_at = due.map(|due| host.clock.moment(due).max(now + 1));
-                        if let Some(at) = wake_at
-                            && process.wake_at.is_none_or(|earlier| earlier > at || earlier <= now)
-                        {
-                            process.wake_at = Some(at);
-                            let run = process.run;
-                            self.push(at, Happening::Wake(node, run));
-                        }
-                        return;
-                    };
-                    process.step = Step::Input(local, input);
-                    self.pause(node, Point::ClockToInput);
-                }
-                Step::Input(at, input) => {
-                    process.step = Step::Poll;
-                    process.looked_at = at;
-                    let trace = self.settings.trace.then(|| format!("{input:?}"));
-                    let accepted = process.brain.handle(at, input);
-                    if let Some(input) = trace.filter(|_| !accepted) {
-                        self.note(|| format!("n{node} refuses {input}"));
-                    }
-                    self.look_at_view(node);
-                }
-                Step::Poll => {
-                    let Some(act) = process.brain.poll() else {
-                        continue;
-                    };
-                    let point = match act {
-                        Act::Send { .. } => Some(Point::BeforeSend),
-                        Act::Lease(_) => Some(Point::LookToWrite),
-                        Act::Own(_) => Some(Point::BeforeOwn),
-                        _ => None,
-                    };
-                    process.step = Step::Act(act);
-                    if let Some(point) = point {
-                        self.pause(node, point);
-                    }
-                }
-                Step::Act(act) => {
-                    process.step = Step::Poll;
-                    self.carry_out(node, act);
-                }
-                Step::Sent => {
-                    process.step = Step::SentAt(local);
-                    self.pause(node, Point::ClockToLook);
-                }
-                Step::SentAt(at) => {
-                    process.step = Step::Poll;
-                    process.looked_at = at;
-                    process.brain.handle_pulse_sent(at);
-                    self.look_at_view(node);
-                }
-            }
-        }
-    }
-
-    /// Takes the processor away from a daemon, if this is where it happens.
-    fn pause(&mut self, node: usize, point: Point) {
-        let host = &mut self.hosts[node];
-        let Some(process) = &mut host.process else {
-            return;
-        };
-        if let Some(index) = process.armed.iter().position(|(at, _)| *at == point) {
-            let (_, span) = process.armed.remove(index);
-            self.note(|| format!("n{node} hangs at {point:?} for {}", millis(span)));
-            self.hang(node, span);
-        } else if host.slow > 0 && self.rng.chance(100_000) {
-            let span = self.rng.between(1, host.slow);
-            self.hang(node, span);
-        }
-    }
-
-    fn carry_out(&mut self, node: usize, act: Act) {
-        match act {
-            Act::Send { packet, pulse } => {
-                if let Packet::Open(open) = &packet {
-                    self.note(|| format!("n{node} sends {}", describe(&open.1)));
-                }
-                self.multicast(node, &packet, pulse);
-                if pulse && let Some(process) = &mut self.hosts[node].process {
-                    process.step = Step::Sent;
-                    self.pause(node, Point::SendToLook);
-                }
-            }
-            Act::Own(owned) => {
-                self.note(|| format!("n{node} owns {owned:?}"));
-                self.hosts[node].kernel.owned = owned;
-                self.look(node);
-            }
-            Act::Lease(until) => self.write_lease(node, until),
-            Act::Event(event) => {
-                self.note(|| format!("n{node} tells {}: {event}", event.kind()));
-                self.hear_of_view(node, &event);
-            }
-            Act::Incarnation(incarnation) => {
-                self.note(|| format!("n{node} is now in run {}", incarnation.0));
-                self.hosts[node].next_incarnation = incarnation.0 + 1;
-            }
-            Act::Stopped => {
-                self.note(|| format!("n{node} has left"));
-                self.end(node);
-                self.hosts[node].kernel = Kernel::EMPTY;
-                self.look(node);
-            }
-        }
-    }
-
-    fn multicast(&mut self, from: usize, packet: &Packet, pulse: bool) {
-        if let (Some(adversary), Packet::Sealed(datagram)) = (&mut self.adversary, packet) {
-            adversary.overhear(&mut self.rng, datagram);
-        }
-        let mut arrivals = std::mem::take(&mut self.arrivals);
-        for to in (0..self.settings.nodes).filter(|to| *to != from) {
-            self.network.route(&mut self.rng, self.now, from, to, pulse, &mut arrivals);
-            for at in &arrivals {
-                self.push(*at, Happening::Arrival(to, packet.clone()));
-            }
-        }
-        self.arrivals = arrivals;
-    }
-
-    fn attack(&mut self) {
-        let Some(adversary) = self.adversary.as_mut().filter(|adversary| adversary.rate > 0) else {
-            return;
-        };
-        if let Some(datagram) = adversary.strike(&mut self.rng) {
-            let packet = Packet::Sealed(Rc::from(datagram));
-            for to in 0..self.settings.nodes {
-                if self.rng.chance(500_000) {
-                    self.push(self.now, Happening::Arrival(to, packet.clone()));
-                }
-            }
-        }
-        let rate = self.adversary.as_ref().map_or(1, |adversary| adversary.rate.max(1));
-        let pause = 2 * nanos(self.settings.interval) / u64::from(rate);
-        let next = self.now + 1 + self.rng.below(pause);
-        self.push(next, Happening::Attack);
-    }
-
-    // ----- the judge -----
-
-    /// What the kernel passes may have changed.
-    fn look(&mut self, node: usize) {
-        let passes = self.hosts[node].passes(self.now);
-        for (other, buckets) in self.judge.pass(self.now, node, passes) {
-            let strict = self.settings.quorum * 2 > self.settings.nodes;
-            if !strict && self.cannot_hear(node, other) {
-                self.judge.overlaps_excused += 1;
-                continue;
-            }
-            let property = if strict { "S2 one owner under partition" } else { "S1 one owner" };
-            self.violate(property, format!("n{node} begins to pass {buckets} buckets that n{other} passes"));
-        }
-    }
-
-    /// Whether the network has kept two nodes from hearing each other lately.
-    ///
-    /// A lease allows for one lost pulse, no more, should its holder hang: so where one of the two was in
-    /// trouble itself, two pulses in a row count. Else only losses as long as half a time-out do. And a node that
-    /// has started since the other fell silent can only ask those who remain: if they could not hear it, none can
-    /// tell.
-    fn cannot_hear(&self, a: usize, b: usize) -> bool {
-        let since = self.now.saturating_sub(3 * nanos(self.settings.timeout));
-        let troubled = |node: usize| {
-            let host = &self.hosts[node];
-            host.process.is_none() || host.trouble.is_some_and(|at| at >= since)
-        };
-        let strangers = |a: usize, b: usize| {
-            let begun = self.hosts[a].started_at;
-            !self.network.has_heard(b, a, begun)
-                && (0..self.hosts.len())
-                    .any(|other| other != b && !self.network.in_touch(other, b, since, Grade::Live))
-        };
-        // Round trips are to stay below half a time-out: they do not through a daemon that is slower than its mail.
-        let behind = |node: usize| self.hosts[node].behind.is_some_and(|at| at >= since);
-        if strangers(a, b) || strangers(b, a) || behind(a) || behind(b) {
-            return true;
-        }
-        let grade = if troubled(a) || troubled(b) { Grade::Firm } else { Grade::Live };
-        !self.network.in_touch(a, b, since, grade)
-    }
-
-    fn write_lease(&mut self, node: usize, until: Time) {
-        let now = self.now;
-        let host = &mut self.hosts[node];
-        let local = host.clock.read(now);
-        // What the daemon could know when it looked. It may lose the processor between its look and the write;
-        // whether that does harm is what S1 and S2 say.
-        let looked_at = host.process.as_ref().map_or(local, |process| process.looked_at);
-        let lapsed = looked_at >= host.kernel.lease && !host.kernel.owned.is_empty();
-        if lapsed && until > local {
-            let (late, owned) = (looked_at.since(host.kernel.lease), host.kernel.owned);
-            self.violate(
-                "R4 a lapsed lease stays lapsed",
-                format!("n{node} revives a lease {late:?} after it lapsed, owning {owned:?}"),
-            );
-            return;
-        }
-        host.kernel.lease = until;
-        self.watch_lease(node);
-        self.look(node);
-    }
-
-    /// Has the world look at a node when its lease in force ends.
-    fn watch_lease(&mut self, node: usize) {
-        let host = &mut self.hosts[node];
-        let end = host.clock.moment(host.kernel.lease);
-        if end > self.now && !host.lapse_scheduled {
-            host.lapse_scheduled = true;
-            self.push(end, Happening::Lapse(node));
-        }
-    }
-
-    fn look_at_view(&mut self, node: usize) {
-        let Some(process) = &mut self.hosts[node].process else {
-            return;
-        };
-        let machine = process.brain.machine();
-        let view = machine.view();
-        if view.map(|view| view.id) == process.view {
-            return;
-        }
-        process.view = view.map(|view| view.id);
-        let (Some(view), highest, me) = (view.cloned(), process.highest, machine.me()) else {
-            self.note(|| format!("n{node} is in no view"));
-            return;
-        };
-        process.highest = highest.max(view.id);
-        self.note(|| {
-            let owners: Vec<usize> =
-                view.members.iter().map(|m| view.owned_by(m.identity.id).len()).collect();
-            format!("n{node} adopts {:?} {:?} {owners:?}", view.id, view.reason)
-        });
-        if view.id <= highest {
-            self.violate(
-                "views are monotone",
-                format!("n{node} adopts {:?} after it was in {highest:?}", view.id),
-            );
-        } else if !view.names(me) {
-            self.violate("views name who adopts them", format!("n{node} adopts {:?}", view.id));
-        }
-        if let Err(what) = self.judge.view(&view) {
-            self.violate("views are exact", format!("n{node}: {what}"));
-        }
-    }
-
-    /// One call of the machine may adopt several views, so least movement is checked by what it tells.
-    fn hear_of_view(&mut self, node: usize, event: &Event) {
-        let recently = self.now.saturating_sub(3 * nanos(self.settings.timeout));
-        self.former_views.retain(|(at, _)| *at >= recently);
-        let others: Vec<ViewId> = self
-            .hosts
-            .iter()
-            .filter_map(|host| host.process.as_ref().map(|process| process.told))
-            .chain(self.former_views.iter().map(|(_, id)| *id))
-            .collect();
-        let Some(process) = &mut self.hosts[node].process else {
-            return;
-        };
-        match event {
-            Event::View { id, .. } => {
-                let (own, me) = (process.told, process.brain.machine().me());
-                process.told = *id;
-                self.former_views.push((self.now, own));
-                let bases: Vec<ViewId> =
-                    std::iter::once(own).chain(others).filter(|base| base < id).collect();
-                if id.coordinator == me
-                    && own != ViewId::NONE
-                    && let Err(what) = self.judge.change(&bases, *id)
-                {
-                    self.violate("movement is least", format!("n{node}: {what}"));
-                }
-            }
-            Event::LeftOut { .. } => {
-                self.former_views.push((self.now, process.told));
-                process.told = ViewId::NONE;
-            }
-            _ => {}
-        }
     }
 
     fn violate(&mut self, property: &'static str, detail: String) {

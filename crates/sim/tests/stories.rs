@@ -221,3 +221,20 @@ fn weights_are_shares_and_change_at_once() {
     t.run(ms(20));
     assert_eq!(t.shares(), [192, 64]);
 }
+
+#[test]
+fn story_12_an_echoer_that_restarted_is_no_member_of_the_quorum_before_the_lease_that_it_gave_is_over() {
+    for lead in (60..340).step_by(20) {
+        let mut t = Cluster::of(Settings { quorum: 2, ..steady(3) });
+        t.cut(0, 2).node(0).power_off();
+        t.run(5 * T);
+        assert_eq!(t.shares(), [0, 128, 128]);
+        t.node(0).start();
+        // n1 hears it, but the view that would name it is lost.
+        t.lose_bodies(1, 0);
+        t.run(ms(lead));
+        t.node(1).power_off();
+        t.cut(1, 2).node(1).start();
+        t.run(4 * T).heal().rest();
+    }
+}
