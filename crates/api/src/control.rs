@@ -12,9 +12,15 @@
 //! < {"schema":1,"ordered":{"node":"n2","changed":true}}
 //! > {"schema":1,"request":"weight","weight":50}
 //! < {"schema":1,"ordered":{"node":"n1","changed":true}}
+//! > {"schema":1,"request":"events","after":41}
+//! < {"schema":1,"events":[{ … }]}
 //! > {"schema":1,"request":"dance"}
 //! < {"schema":1,"error":{"message":"this daemon does not know the request `dance`","remedy":"…"}}
 //! ```
+//!
+//! With `"follow":true`, `events` is answered by one such line after the other, the first at once and each further one
+//! when something has happened, or empty after [`FOLLOW_IDLE`]: whoever hears nothing for much longer has lost the
+//! daemon. It goes on until the client closes the connection or says anything more on it.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -35,6 +41,9 @@ pub const REQUEST_LEN_MAX: usize = 16 * 1024;
 /// Longest answer in bytes, line break included. A client gives up on a longer one.
 pub const RESPONSE_LEN_MAX: usize = 4 * 1024 * 1024;
 
+/// So often somebody who follows the events hears that there are none.
+pub const FOLLOW_IDLE: Duration = Duration::from_secs(15);
+
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case")]
@@ -45,6 +54,16 @@ pub enum Request {
     Why {
         /// The flow.
         flow: FlowSpec,
+    },
+    /// What happened; answered by [`Response::Events`].
+    Events {
+        /// Only what came after the event of this number. All that is known: without it, and if it is higher than the
+        /// newest, since then the history has begun anew.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<u64>,
+        /// Whether to go on answering as things happen.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        follow: bool,
     },
     /// A node is to give its share away and stay; answered by [`Response::Ordered`] when it has accepted.
     Drain {
@@ -69,7 +88,7 @@ pub enum Request {
 }
 
 /// The names of all requests, for error messages.
-const REQUESTS: &[&str] = &["status", "why", "drain", "undrain", "weight"];
+const REQUESTS: &[&str] = &["status", "why", "events", "drain", "undrain", "weight"];
 
 impl Request {
     /// The request as a line, line break included.
@@ -144,6 +163,8 @@ pub enum Response {
     Status(Box<Snapshot>),
     /// Where a flow belongs.
     Why(Box<WhyAnswer>),
+    /// What happened, oldest first.
+    Events(Vec<Event>),
     /// A node has accepted what was wanted of it.
     Ordered(Ordered),
     /// It could not be done.
@@ -298,6 +319,42 @@ impl Client {
         answer.why.ok_or_else(|| self.unexpected("why"))
     }
 
+    /// Asks what happened after the event of this number, or ever; each as the daemon wrote it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn events_json(&mut self, after: Option<u64>) -> Result<Vec<Box<RawValue>>, ClientError> {
+        let answer = self.ask(&Request::Events { after, follow: false })?;
+        answer.events.ok_or_else(|| self.unexpected("events"))
+    }
+
+    /// Asks the same, and to be told of what happens from now on: [`Client::next_events_json`] waits for it. This client
+    /// can be used for nothing else any more.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn follow_json(&mut self, after: Option<u64>) -> Result<Vec<Box<RawValue>>, ClientError> {
+        let answer = self.ask(&Request::Events { after, follow: true })?;
+        answer.events.ok_or_else(|| self.unexpected("events"))
+    }
+
+    /// Waits for what happens, after [`Client::follow_json`]: none or more events, within [`FOLLOW_IDLE`].
+    ///
+    /// # Errors
+    /// See [`ClientError`]; above all, that the daemon has stopped, or says nothing for three times [`FOLLOW_IDLE`].
+    pub fn next_events_json(&mut self) -> Result<Vec<Box<RawValue>>, ClientError> {
+        let line = self.read_line(Instant::now() + 3 * FOLLOW_IDLE)?;
+        self.understand(&line)?.events.ok_or_else(|| self.unexpected("events"))
+    }
+
+    /// An event as it was sent.
+    ///
+    /// # Errors
+    /// [`ClientError::Malformed`].
+    pub fn event(&self, raw: &RawValue) -> Result<Event, ClientError> {
+        serde_json::from_str(raw.get()).map_err(|error| self.malformed(&error))
+    }
+
     /// Wants something of a node: one of [`Request::Drain`], [`Request::Undrain`] and [`Request::Weight`].
     ///
     /// # Errors
@@ -313,8 +370,18 @@ impl Client {
     }
 
     fn ask(&mut self, request: &Request) -> Result<Answer, ClientError> {
-        let line = self.exchange(&request.to_line())?;
-        let answer: Answer = serde_json::from_str(&line).map_err(|error| self.malformed(&error))?;
+        let deadline = Instant::now() + self.timeout;
+        let stream = self.stream.get_mut();
+        let written = stream
+            .set_write_timeout(Some(self.timeout))
+            .and_then(|()| stream.write_all(request.to_line().as_bytes()));
+        written.map_err(|error| self.lost(error))?;
+        let line = self.read_line(deadline)?;
+        self.understand(&line)
+    }
+
+    fn understand(&self, line: &str) -> Result<Answer, ClientError> {
+        let answer: Answer = serde_json::from_str(line).map_err(|error| self.malformed(&error))?;
         if answer.schema != SCHEMA {
             return Err(ClientError::Schema { path: self.path.clone(), schema: answer.schema });
         }
@@ -324,33 +391,31 @@ impl Client {
         }
     }
 
-    /// Sends a line and reads one, the whole within the time-out.
-    fn exchange(&mut self, request: &str) -> Result<String, ClientError> {
-        let deadline = Instant::now() + self.timeout;
-        let lost = |path: &Path, source: io::Error| match source.kind() {
+    fn lost(&self, source: io::Error) -> ClientError {
+        let path = self.path.clone();
+        match source.kind() {
             // What a socket's time-out is reported as, by its history (socket(7)).
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                ClientError::Timeout { path: path.to_owned() }
-            }
-            _ => ClientError::Lost { path: path.to_owned(), source },
-        };
-        let stream = self.stream.get_mut();
-        stream.set_write_timeout(Some(self.timeout)).map_err(|error| lost(&self.path, error))?;
-        stream.write_all(request.as_bytes()).map_err(|error| lost(&self.path, error))?;
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Timeout { path },
+            _ => ClientError::Lost { path, source },
+        }
+    }
+
+    /// Reads a line, the whole before the deadline.
+    fn read_line(&mut self, deadline: Instant) -> Result<String, ClientError> {
         let mut line = Vec::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(ClientError::Timeout { path: self.path.clone() });
             }
-            self.stream.get_ref().set_read_timeout(Some(left)).map_err(|error| lost(&self.path, error))?;
+            self.stream.get_ref().set_read_timeout(Some(left)).map_err(|error| self.lost(error))?;
             let buffer = match self.stream.fill_buf() {
                 Ok(buffer) => buffer,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(lost(&self.path, error)),
+                Err(error) => return Err(self.lost(error)),
             };
             if buffer.is_empty() {
-                return Err(lost(&self.path, io::ErrorKind::UnexpectedEof.into()));
+                return Err(self.lost(io::ErrorKind::UnexpectedEof.into()));
             }
             let (taken, whole) = match buffer.iter().position(|byte| *byte == b'\n') {
                 Some(end) => (end + 1, true),
@@ -387,6 +452,7 @@ struct Answer {
     schema: u32,
     status: Option<Box<RawValue>>,
     why: Option<Box<RawValue>>,
+    events: Option<Vec<Box<RawValue>>>,
     ordered: Option<Ordered>,
     error: Option<Failure>,
 }
@@ -532,12 +598,18 @@ mod tests {
         );
         let line = Request::Weight { weight: 50, node: None }.to_line();
         assert_eq!(line, "{\"schema\":1,\"request\":\"weight\",\"weight\":50}\n");
+        let line = Request::Events { after: None, follow: false }.to_line();
+        assert_eq!(line, "{\"schema\":1,\"request\":\"events\"}\n");
+        let line = Request::Events { after: Some(7), follow: true }.to_line();
+        assert_eq!(line, "{\"schema\":1,\"request\":\"events\",\"after\":7,\"follow\":true}\n");
         let line = Request::Drain { node: Some("n2".into()) }.to_line();
         assert_eq!(line, "{\"schema\":1,\"request\":\"drain\",\"node\":\"n2\"}\n");
         let n2 = || Some("n2".to_owned());
         for request in [
             Request::Status,
             Request::Why { flow: flow() },
+            Request::Events { after: None, follow: false },
+            Request::Events { after: Some(41), follow: true },
             Request::Drain { node: None },
             Request::Drain { node: n2() },
             Request::Undrain { node: n2() },
@@ -555,7 +627,7 @@ mod tests {
         };
         assert_eq!(
             error(r#"{"schema":1,"request":"dance"}"#),
-            "this daemon does not know the request `dance`: known requests: status, why, drain, undrain, weight"
+            "this daemon does not know the request `dance`: known requests: status, why, events, drain, undrain, weight"
         );
         assert_eq!(
             error(r#"{"schema":2,"request":"status"}"#),
@@ -603,6 +675,26 @@ mod tests {
         assert_eq!(line, "{\"schema\":1,\"ordered\":{\"node\":\"n2\",\"changed\":true}}\n");
         let (_dir, path, _daemon) = answering(Box::leak(line.into_boxed_str()));
         assert_eq!(client(&path).order(&Request::Drain { node: Some("n2".into()) }).unwrap(), ordered);
+    }
+
+    #[test]
+    fn events_are_followed_line_by_line() {
+        let (_dir, path, daemon) = answering(concat!(
+            "{\"schema\":1,\"events\":[{\"at\":\"2026-01-01T00:00:00Z\",\"kind\":\"joined\",\"node\":\"n2\",\"reason\":\"new\"}]}\n",
+            "{\"schema\":1,\"events\":[]}\n",
+            "{\"schema\":1,\"events\":[{\"hat\":1},{}]}\n",
+            "{\"schema\":1,\"error\":{\"message\":\"no more\",\"remedy\":\"wait\"}}\n",
+        ));
+        let mut client = client(&path);
+        let past = client.follow_json(Some(7)).unwrap();
+        assert_eq!(client.event(&past[0]).unwrap().node, "n2");
+        assert_eq!(client.next_events_json().unwrap().len(), 0);
+        let more = client.next_events_json().unwrap();
+        assert_eq!((more.len(), more[0].get()), (2, "{\"hat\":1}"));
+        assert!(matches!(client.event(&more[0]), Err(ClientError::Malformed { .. })));
+        assert!(matches!(client.next_events_json(), Err(ClientError::Refused(_))));
+        assert!(matches!(client.next_events_json(), Err(ClientError::Lost { .. })));
+        assert_eq!(daemon.join().unwrap(), Request::Events { after: Some(7), follow: true }.to_line());
     }
 
     #[test]

@@ -50,9 +50,27 @@ pub struct Snapshot {
     pub health: Vec<HealthCheck>,
     /// The last events, oldest first.
     pub events: Vec<Event>,
+    /// The heartbeats of the node that speaks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pulses: Option<Pulses>,
     /// Why the owners of buckets changed for the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why_last_change: Option<Event>,
+}
+
+/// The heartbeats of the node that speaks, since its daemon began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pulses {
+    /// Datagrams that were sent, each once per link.
+    pub sent: u64,
+    /// Datagrams that were received and let in.
+    pub received: u64,
+    /// Datagrams that were not let in; those that come twice over redundant links are among them.
+    pub rejected: u64,
+    /// How late the worst timer fired within the last ten to twenty seconds, in microseconds.
+    pub lateness_us: u64,
+    /// How late the worst timer fired ever, in microseconds.
+    pub lateness_max_us: u64,
 }
 
 words! {

@@ -58,6 +58,7 @@ impl Host {
                     format!("{} is no address of this cluster", flow.destination),
                     "ask for a flow to 192.0.2.10",
                 )),
+                Ok(Request::Events { .. }) => Response::Events(snapshot.events.clone()),
                 Ok(Request::Drain { node } | Request::Undrain { node } | Request::Weight { node, .. }) => {
                     ordered(&snapshot, node)
                 }

@@ -1,18 +1,25 @@
-//! The control socket: one line in, one line out, as `rudel_api::control` describes it.
+//! The control socket: one line in, one line out, as `rudel_api::control` describes it; and lines without end for those
+//! who follow the events.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rudel_api::control::{REQUEST_LEN_MAX, Request, Response};
+use rudel_api::control::{FOLLOW_IDLE, Failure, REQUEST_LEN_MAX, Request, Response};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
 
 /// A connection that says nothing for so long is closed.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Connections that are served at once; more wait.
 pub const CONNECTIONS_MAX: usize = 32;
+/// Of those, connections that follow the events: they last, and must leave room for a drain.
+const FOLLOWERS_MAX: usize = 16;
+/// A reader that takes nothing for so long is cut off.
+const WRITE_MAX: Duration = Duration::from_secs(10);
 
 /// Why the control socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -88,8 +95,26 @@ impl Drop for Control {
     }
 }
 
+/// What those who follow the events wait for.
+#[derive(Debug)]
+pub struct Followers {
+    newest: watch::Receiver<u64>,
+    places: Semaphore,
+}
+
+impl Followers {
+    /// Followers of a history whose newest event has this number.
+    pub fn new(newest: watch::Receiver<u64>) -> Self {
+        Followers { newest, places: Semaphore::new(FOLLOWERS_MAX) }
+    }
+}
+
 /// Serves one connection until it closes, is idle, or breaks the rules.
-pub async fn serve(stream: UnixStream, answer: impl AsyncFn(Request) -> Response) -> io::Result<()> {
+pub async fn serve(
+    stream: UnixStream,
+    followers: &Followers,
+    answer: impl AsyncFn(Request) -> Response,
+) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     let mut line = Vec::new();
@@ -106,17 +131,160 @@ pub async fn serve(stream: UnixStream, answer: impl AsyncFn(Request) -> Response
             return Ok(());
         }
         let response = match std::str::from_utf8(&line).map(Request::from_line) {
+            Ok(Ok(Request::Events { after, follow: true })) => match followers.places.try_acquire() {
+                Ok(_place) => return follow(read, write, followers.newest.clone(), after, answer).await,
+                Err(_) => Response::Error(Failure::new(
+                    format!("{FOLLOWERS_MAX} others follow the events already"),
+                    "end one of them, or ask without --follow",
+                )),
+            },
             Ok(Ok(request)) => answer(request).await,
             Ok(Err(failure)) => Response::Error(failure),
-            Err(_) => Response::Error(rudel_api::control::Failure::new(
-                "the request is not text",
-                "write one JSON object in one line",
-            )),
+            Err(_) => {
+                Response::Error(Failure::new("the request is not text", "write one JSON object in one line"))
+            }
         };
-        write.write_all(response.to_line().as_bytes()).await?;
+        send(&mut write, &response).await?;
         if line.last() != Some(&b'\n') {
             // Too long, or cut off: what follows would be read as another request.
             return Ok(());
         }
+    }
+}
+
+/// Tells the events as they come, until the reader goes or speaks.
+async fn follow(
+    mut read: BufReader<OwnedReadHalf>,
+    mut write: OwnedWriteHalf,
+    mut newest: watch::Receiver<u64>,
+    mut after: Option<u64>,
+    answer: impl AsyncFn(Request) -> Response,
+) -> io::Result<()> {
+    loop {
+        // Marked as seen before they are fetched: one that comes in between is fetched again next time, as none.
+        let seen = *newest.borrow_and_update();
+        let response = answer(Request::Events { after, follow: false }).await;
+        let Response::Events(events) = &response else {
+            return send(&mut write, &response).await;
+        };
+        after = events.last().and_then(|event| event.sequence).or(after).or(Some(seen));
+        send(&mut write, &response).await?;
+        let mut byte = [0];
+        tokio::select! {
+            changed = newest.changed() => if changed.is_err() {
+                return Ok(());
+            },
+            () = tokio::time::sleep(FOLLOW_IDLE) => {}
+            _ = read.read(&mut byte) => return Ok(()),
+        }
+    }
+}
+
+async fn send(write: &mut OwnedWriteHalf, response: &Response) -> io::Result<()> {
+    match tokio::time::timeout(WRITE_MAX, write.write_all(response.to_line().as_bytes())).await {
+        Ok(written) => written,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::History;
+    use rudel_api::control::Client;
+    use rudel_api::event::EventKind;
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    /// Serves a history on a socket while `work` is done with it on another thread.
+    fn with_history(work: impl FnOnce(&Path, &dyn Fn(&str)) + Send + 'static) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, async {
+            let control = Control::open(&path).unwrap();
+            let history = Rc::new(RefCell::new(History::new("n1")));
+            let followers = Rc::new(Followers::new(history.borrow().newest()));
+            let (happens, mut happened) = tokio::sync::mpsc::channel::<(String, std::sync::mpsc::Sender<()>)>(1);
+            let mut worker = tokio::task::spawn_blocking(move || {
+                work(&path, &|reason| {
+                    let (done, is_done) = std::sync::mpsc::channel();
+                    happens.blocking_send((reason.to_owned(), done)).unwrap();
+                    is_done.recv().unwrap();
+                });
+            });
+            loop {
+                tokio::select! {
+                    Some((reason, done)) = happened.recv() => {
+                        history.borrow_mut().push(EventKind::Joined, None, reason);
+                        done.send(()).unwrap();
+                    }
+                    stream = control.accept() => {
+                        let (history, followers) = (history.clone(), followers.clone());
+                        tokio::task::spawn_local(async move {
+                            let answer = async |request| match request {
+                                Request::Events { after, .. } => {
+                                    let history = history.borrow();
+                                    Response::Events(history.events_after(after.unwrap_or(0)).cloned().collect())
+                                }
+                                _ => Response::Error(Failure::new("no", "none")),
+                            };
+                            let _ = serve(stream, &followers, answer).await;
+                        });
+                    }
+                    result = &mut worker => break result.unwrap(),
+                }
+            }
+        });
+    }
+
+    fn reasons(client: &Client, events: &[Box<serde_json::value::RawValue>]) -> Vec<String> {
+        events.iter().map(|raw| client.event(raw).unwrap().reason).collect()
+    }
+
+    #[test]
+    fn whoever_follows_is_told_of_everything_once_and_in_order() {
+        with_history(|path, happen| {
+            happen("one");
+            let mut client = Client::connect(path, Client::TIMEOUT).unwrap();
+            let past = client.follow_json(None).unwrap();
+            assert_eq!(reasons(&client, &past), ["one"]);
+            let expected: Vec<String> = (0..200).map(|n| format!("event {n}")).collect();
+            expected.iter().for_each(|reason| happen(reason));
+            let mut told = Vec::new();
+            while told.len() < expected.len() {
+                let more = client.next_events_json().unwrap();
+                told.extend(reasons(&client, &more));
+            }
+            assert_eq!(told, expected);
+
+            let mut late = Client::connect(path, Client::TIMEOUT).unwrap();
+            let past = late.follow_json(Some(199)).unwrap();
+            assert_eq!(reasons(&late, &past), ["event 198", "event 199"]);
+            let mut once = Client::connect(path, Client::TIMEOUT).unwrap();
+            assert_eq!(once.events_json(None).unwrap().len(), 201);
+        });
+    }
+
+    #[test]
+    fn followers_leave_room_for_orders_and_go_when_their_reader_goes() {
+        with_history(|path, _| {
+            let follow = || {
+                let mut client = Client::connect(path, Client::TIMEOUT).unwrap();
+                client.follow_json(None).map(|_| client)
+            };
+            let all: Vec<Client> = (0..FOLLOWERS_MAX).map(|_| follow().unwrap()).collect();
+            let refused = follow().unwrap_err();
+            assert_eq!(refused.to_string(), "16 others follow the events already");
+            let mut other = Client::connect(path, Client::TIMEOUT).unwrap();
+            assert_eq!(other.events_json(None).unwrap().len(), 0);
+            drop(all);
+            let deadline = std::time::Instant::now() + Duration::from_secs(30);
+            while follow().is_err() {
+                assert!(std::time::Instant::now() < deadline, "a follower that has gone keeps its place");
+                std::thread::yield_now();
+            }
+        });
     }
 }

@@ -25,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::monotonic_ns;
-use crate::control::{self, CONNECTIONS_MAX, Control};
+use crate::control::{self, CONNECTIONS_MAX, Control, Followers};
 use crate::health::{self, Checks, Fitness, Verdict};
 use crate::history::History;
 use crate::host::Link;
@@ -39,6 +39,7 @@ use crate::pulse::{self, Notice, Parts, Pulse, PulseError, Request, Requests};
 use crate::recording::Recording;
 use crate::snapshot::{self, Context};
 use crate::store::Place;
+use crate::web::{Look, Web};
 use crate::{connections, orders, realtime};
 
 /// Notices, claims and link events that may wait for the runtime.
@@ -98,6 +99,7 @@ struct Running {
 /// What a serving daemon listens to.
 struct Ears {
     control: Control,
+    web: Option<Web>,
     notices: mpsc::Receiver<Notice>,
     world: mpsc::Receiver<World>,
     ended: oneshot::Receiver<()>,
@@ -153,6 +155,9 @@ impl Running {
         };
         let control =
             Control::open(options.socket.as_ref().unwrap_or(&config.node.socket)).map_err(failed)?;
+        // Its disk may be slow: nothing of the cluster waits for it yet.
+        let history = History::open(name.as_str(), place.events());
+        let web = config.node.metrics.map(Web::open).transpose().map_err(failed)?;
         let checks = Checks::new(&config.health, Timestamp::now());
         let mut fitness = Fitness::new(cluster_links.len());
         fitness.set_checks(&checks);
@@ -189,7 +194,7 @@ impl Running {
         .map_err(|error| failed(format!("cannot start the pulse thread: {error}")))?;
 
         let daemon = Daemon {
-            history: RefCell::new(History::new(name.as_str())),
+            history: RefCell::new(history),
             own_addresses,
             modes: host.modes.clone(),
             carrier: cluster_links.iter().map(|l| (l.interface.name.to_string(), true)).collect(),
@@ -207,7 +212,7 @@ impl Running {
             place,
         };
         tracing::info!(cluster = %daemon.config.cluster.name, node = %daemon.node, version = env!("CARGO_PKG_VERSION"), "started");
-        let ears = Ears { control, notices, world, ended };
+        let ears = Ears { control, web, notices, world, ended };
         Ok(Running { daemon, ears, hold: Hold { responder, monitor, pulse, host } })
     }
 }
@@ -241,7 +246,7 @@ struct Daemon {
 impl Daemon {
     /// Serves until the pulse thread has ended.
     async fn serve(&mut self, ears: Ears) -> Result<(), String> {
-        let Ears { control, mut notices, mut world, mut ended } = ears;
+        let Ears { control, web, mut notices, mut world, mut ended } = ears;
         let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
         let mut terminate = listen(SignalKind::terminate())?;
         let mut interrupt = listen(SignalKind::interrupt())?;
@@ -255,6 +260,11 @@ impl Daemon {
         let mut outcome = Ok(());
         let mut look = tokio::time::interval(keeper::LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let followers = Rc::new(Followers::new(self.history.borrow().newest()));
+        let (asker, mut looks) = mpsc::channel(1);
+        if let Some(web) = web {
+            local.spawn_local(web.serve(asker.clone()));
+        }
         // Connections run on this thread too, and share the daemon by asking it through a queue of their own.
         let (ask, mut asked) = mpsc::channel::<(ControlRequest, oneshot::Sender<Response>)>(CONNECTIONS_MAX);
         local
@@ -291,11 +301,15 @@ impl Daemon {
                             // Whoever asked may have gone.
                             let _ = answer.send(response);
                         }
+                        Some(answer) = looks.recv() => {
+                            // Whoever asked may have gone.
+                            let _ = answer.send(self.look().await);
+                        }
                         stream = control.accept(), if connections.len() < CONNECTIONS_MAX => {
-                            let ask = ask.clone();
+                            let (ask, followers) = (ask.clone(), followers.clone());
                             connections.spawn_local(async move {
                                 let ask = Rc::new(ask);
-                                let served = control::serve(stream, async |request| ask_daemon(&ask, request).await).await;
+                                let served = control::serve(stream, &followers, async |request| ask_daemon(&ask, request).await).await;
                                 if let Err(error) = served {
                                     tracing::debug!(%error, "a control connection broke off");
                                 }
@@ -317,6 +331,7 @@ impl Daemon {
 
     fn leave(&self, why: &str) {
         tracing::info!(why, "leaving the cluster");
+        self.history.borrow_mut().push(EventKind::Stopped, None, format!("leaves the cluster: {why}"));
         notify(&[sd_notify::NotifyState::Stopping]);
         // If the pulse thread has ended already, so will we.
         let _ = self.requests.send(Request::Command(Command::Leave));
@@ -501,13 +516,8 @@ impl Daemon {
         self.fitness_told = (connected, healthy);
     }
 
-    async fn answer(&self, request: ControlRequest) -> Response {
-        let report = match self.requests.report().await {
-            Ok(report) => report,
-            Err(error) => return Response::Error(Failure::new(error.to_string(), "try again in a moment")),
-        };
-        let history = self.history.borrow();
-        let context = Context {
+    fn context<'a>(&'a self, history: &'a History) -> Context<'a> {
+        Context {
             config: &self.config,
             node: self.node.as_str(),
             own_addresses: &self.own_addresses,
@@ -515,14 +525,36 @@ impl Daemon {
             seed: self.seed,
             health: self.checks.snapshot(),
             unfit: self.fitness.reason(),
-            history: &history,
+            history,
+        }
+    }
+
+    /// What the web server tells; none if it cannot be known.
+    async fn look(&self) -> Option<Look> {
+        let report = self.requests.report().await.ok()?;
+        let snapshot = snapshot::snapshot(&self.context(&self.history.borrow()), &report);
+        Some(Look { snapshot, counts: report.counts, interfaces: report.interfaces })
+    }
+
+    async fn answer(&self, request: ControlRequest) -> Response {
+        if let ControlRequest::Events { after, .. } = request {
+            return Response::Events(
+                self.history.borrow().events_after(after.unwrap_or(0)).cloned().collect(),
+            );
+        }
+        let report = match self.requests.report().await {
+            Ok(report) => report,
+            Err(error) => return Response::Error(Failure::new(error.to_string(), "try again in a moment")),
         };
+        let history = self.history.borrow();
+        let context = self.context(&history);
         match request {
             ControlRequest::Status => Response::Status(Box::new(snapshot::snapshot(&context, &report))),
             ControlRequest::Why { flow } => match snapshot::why(&context, &report, flow) {
                 Ok(answer) => Response::Why(Box::new(answer)),
                 Err(failure) => Response::Error(failure),
             },
+            ControlRequest::Events { .. } => unreachable!("answered from the history alone, above"),
             ControlRequest::Drain { .. } | ControlRequest::Undrain { .. } | ControlRequest::Weight { .. } => {
                 unreachable!("orders are carried out beside the daemon's other work")
             }

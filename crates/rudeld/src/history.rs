@@ -1,14 +1,23 @@
 //! What happened here, for people: the last events, who has been lost, and since when each bucket has its owner.
+//!
+//! The events of former runs are among them, if there is a log on disk. Whoever wants to follow them waits for
+//! [`History::newest`] to change, and asks for what came after the last that it has.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 
 use rudel_api::event::{Event, EventKind};
 use rudel_api::timestamp::Timestamp;
 use rudel_proto::bucket::BUCKET_COUNT;
 use rudel_proto::share::{NOBODY, Owners};
+use tokio::sync::watch;
+
+use crate::event_log::EventLog;
 
 /// Events that are kept.
-const EVENTS_MAX: usize = 256;
+const EVENTS_MAX: usize = 1024;
+/// Bytes of a reason that are kept: a health check may say more than anybody wants to keep.
+const REASON_LEN_MAX: usize = 1024;
 /// Lost nodes that are remembered; a cluster has at most 32 nodes at a time.
 const LOST_MAX: usize = 32;
 
@@ -17,7 +26,9 @@ const LOST_MAX: usize = 32;
 pub struct History {
     node: String,
     events: VecDeque<Event>,
-    sequence: u64,
+    log: Option<EventLog>,
+    /// The number of the newest event.
+    newest: watch::Sender<u64>,
     lost: BTreeMap<String, Event>,
     owners: Box<Owners>,
     /// Since when a bucket has its owner, and by which view.
@@ -35,7 +46,8 @@ impl History {
         History {
             node: node.into(),
             events: VecDeque::new(),
-            sequence: 0,
+            log: None,
+            newest: watch::Sender::new(0),
             lost: BTreeMap::new(),
             owners: Box::new(NOBODY),
             since: Box::new([None; BUCKET_COUNT]),
@@ -45,21 +57,41 @@ impl History {
         }
     }
 
+    /// The memory of the node of this name, with what its former runs have written to this file, and writing to it.
+    pub fn open(node: &str, path: &Path) -> Self {
+        let (log, past) = EventLog::open(path);
+        let mut history = History::new(node);
+        history.newest.send_replace(past.iter().filter_map(|event| event.sequence).max().unwrap_or(0));
+        history.events = past.into();
+        history.events.drain(..history.events.len().saturating_sub(EVENTS_MAX));
+        history.log = Some(log);
+        history
+    }
+
     /// Remembers something; `node` defaults to this one.
     pub fn push(&mut self, kind: EventKind, node: Option<&str>, reason: impl Into<String>) -> Event {
-        self.sequence += 1;
-        let event = Event {
-            at: Timestamp::now(),
-            kind,
-            node: node.unwrap_or(&self.node).into(),
-            reason: reason.into(),
-            sequence: Some(self.sequence),
-            epoch: None,
-        };
+        self.remember(kind, node, reason.into(), None)
+    }
+
+    fn remember(
+        &mut self,
+        kind: EventKind,
+        node: Option<&str>,
+        mut reason: String,
+        epoch: Option<u64>,
+    ) -> Event {
+        reason.truncate(reason.floor_char_boundary(REASON_LEN_MAX));
+        let sequence = *self.newest.borrow() + 1;
+        let node = node.unwrap_or(&self.node).into();
+        let event = Event { at: Timestamp::now(), kind, node, reason, sequence: Some(sequence), epoch };
+        if let Some(log) = &mut self.log {
+            log.write(&event);
+        }
         if self.events.len() == EVENTS_MAX {
             self.events.pop_front();
         }
         self.events.push_back(event.clone());
+        self.newest.send_replace(sequence);
         event
     }
 
@@ -71,11 +103,7 @@ impl History {
         // The words are the protocol's own; a test holds that each is known.
         let kind: EventKind = event.kind().parse().unwrap_or(EventKind::Unknown);
         if let Proto::View { id, subject, .. } = event {
-            let mut view = self.push(kind, None, text);
-            view.epoch = Some(id.epoch);
-            if let Some(last) = self.events.back_mut() {
-                last.epoch = Some(id.epoch);
-            }
+            let view = self.remember(kind, None, text, Some(id.epoch));
             self.view_since = Some(view.at);
             self.causes.insert(id.epoch, view.clone());
             self.explains = Some((id.epoch, subject.as_ref().map(ToString::to_string)));
@@ -146,6 +174,17 @@ impl History {
     /// The events, oldest first.
     pub fn events(&self) -> impl Iterator<Item = &Event> {
         self.events.iter()
+    }
+
+    /// The events that came after the one of this number; all, if the history has begun anew since that.
+    pub fn events_after(&self, sequence: u64) -> impl Iterator<Item = &Event> {
+        let after = if sequence > *self.newest.borrow() { 0 } else { sequence };
+        self.events.iter().filter(move |event| event.sequence.is_none_or(|sequence| sequence > after))
+    }
+
+    /// The number of the newest event, 0 if there is none yet; to be waited for.
+    pub fn newest(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
     }
 }
 
@@ -228,5 +267,32 @@ mod tests {
         }
         assert_eq!(history.events().count(), EVENTS_MAX);
         assert_eq!(history.events().next().unwrap().sequence, Some(4));
+        let event = history.push(EventKind::HookFailed, None, "ü".repeat(REASON_LEN_MAX));
+        assert_eq!(event.reason, "ü".repeat(REASON_LEN_MAX / 2));
+    }
+
+    #[test]
+    fn a_new_run_goes_on_where_the_last_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("web-n1.events.jsonl");
+        let mut history = History::open("n1", &path);
+        history.push(EventKind::Started, None, "the daemon has started");
+        history.push_protocol(&view(3, Reason::Expired, "n2"));
+        drop(history);
+        let mut history = History::open("n1", &path);
+        let past: Vec<_> = history.events().map(|event| (event.sequence, event.kind, event.epoch)).collect();
+        assert_eq!(past, [(Some(1), EventKind::Started, None), (Some(2), EventKind::View, Some(3))]);
+        assert!(history.last_change().is_none(), "what former runs knew of the buckets is not known now");
+        let newest = history.newest();
+        assert_eq!(*newest.borrow(), 2);
+        history.push(EventKind::Started, None, "the daemon has started");
+        assert!(newest.has_changed().unwrap());
+
+        let after =
+            |sequence| history.events_after(sequence).map(|e| e.sequence.unwrap()).collect::<Vec<_>>();
+        assert_eq!(after(0), [1, 2, 3]);
+        assert_eq!(after(2), [3]);
+        assert!(after(3).is_empty());
+        assert_eq!(after(4), [1, 2, 3], "whoever has more than there is has seen another history");
     }
 }

@@ -27,7 +27,7 @@ pub struct Options {
     /// Where the lock and the journal of changes to this host are kept while the daemon runs.
     #[arg(long, value_name = "DIR", default_value = "/run/rudel")]
     pub runtime_dir: PathBuf,
-    /// Where the number of the run is kept for the next.
+    /// Where the number of the run and the history of events are kept for the next.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/rudel")]
     pub state_dir: PathBuf,
     /// Write everything that the protocol is told into this file, one JSON object per line, so that a fault can be

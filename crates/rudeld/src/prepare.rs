@@ -106,9 +106,6 @@ pub(crate) fn refuse_what_is_not_there_yet(config: &Config) -> Result<(), Config
     if config.hooks.on_change.is_some() {
         return refuse("hooks.on_change", "hooks");
     }
-    if config.node.metrics.is_some() {
-        return refuse("node.metrics", "metrics");
-    }
     if !config.node.restart_grace.is_zero() {
         return refuse("node.restart_grace", "hitless restart");
     }

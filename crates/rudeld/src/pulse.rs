@@ -38,6 +38,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::clock::monotonic_ns;
 use crate::heartbeat::{Heartbeat, SendError};
 use crate::neighbor::{Election, ServingNodes};
+use crate::statistics::{Histogram, Recent};
 
 /// Datagrams of one link that are handled before timers are looked at again: two intervals of a full cluster.
 const DATAGRAMS_PER_TURN: usize = 64;
@@ -77,7 +78,7 @@ pub struct Report {
 }
 
 /// What the pulse thread has counted since it began.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Counts {
     /// Datagrams handed to the network, one per link.
     pub sent: u64,
@@ -87,8 +88,50 @@ pub struct Counts {
     pub received: u64,
     /// Datagrams that were not, by reason.
     pub rejected: BTreeMap<&'static str, u64>,
-    /// The worst lateness of a timer, in nanoseconds.
+    /// Views that came into force, by reason.
+    pub views: BTreeMap<&'static str, u64>,
+    /// How long it took to own all that a view gave this node.
+    pub takeover: Histogram,
+    /// How late timers fired.
+    pub lateness: Histogram,
+    /// The worst of that lately.
+    pub lateness_recent: Recent,
+    /// The worst of that ever, in nanoseconds.
     pub lateness_max_ns: u64,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Counts {
+            sent: 0,
+            send_errors: 0,
+            received: 0,
+            rejected: BTreeMap::new(),
+            views: BTreeMap::new(),
+            takeover: Histogram::takeover(),
+            lateness: Histogram::lateness(),
+            lateness_recent: Recent::default(),
+            lateness_max_ns: 0,
+        }
+    }
+}
+
+impl Counts {
+    fn count(&mut self, event: &Event) {
+        match event {
+            Event::View { reason, .. } => *self.views.entry(reason.as_str()).or_default() += 1,
+            Event::Gained { took, .. } => self.takeover.observe(*took),
+            _ => {}
+        }
+    }
+
+    /// A timer that was due has fired.
+    fn count_lateness(&mut self, now: Time, late: Duration) {
+        let late_ns = u64::try_from(late.as_nanos()).unwrap_or(u64::MAX);
+        self.lateness.observe(late);
+        self.lateness_recent.observe(now, late_ns);
+        self.lateness_max_ns = self.lateness_max_ns.max(late_ns);
+    }
 }
 
 /// What the pulse thread tells of its own accord.
@@ -267,8 +310,7 @@ impl<D: Datapath> Turn<D> {
             }
             let now = now();
             if let Some(due) = timeout.filter(|due| now >= *due) {
-                let lateness = u64::try_from(now.since(due).as_nanos()).unwrap_or(u64::MAX);
-                self.counts.lateness_max_ns = self.counts.lateness_max_ns.max(lateness);
+                self.counts.count_lateness(now, now.since(due));
                 self.node.handle_timeout(now);
                 self.carry_out()?;
             }
@@ -298,6 +340,7 @@ impl<D: Datapath> Turn<D> {
                     self.datapath.write_lease(LeaseUntil::from_nanos(until.as_nanos()))?
                 }
                 Output::Event(event) => {
+                    self.counts.count(&event);
                     let is_view = matches!(event, Event::View { .. });
                     self.tell(Notice::Event(event));
                     if is_view {

@@ -88,6 +88,13 @@ pub fn snapshot(context: &Context<'_>, report: &Report) -> Snapshot {
             let events: Vec<_> = context.history.events().cloned().collect();
             events[events.len().saturating_sub(EVENTS_SHOWN)..].to_vec()
         },
+        pulses: Some(api::Pulses {
+            sent: report.counts.sent,
+            received: report.counts.received,
+            rejected: report.counts.rejected.values().sum(),
+            lateness_us: report.counts.lateness_recent.worst_ns() / 1_000,
+            lateness_max_us: report.counts.lateness_max_ns / 1_000,
+        }),
         why_last_change: context.history.last_change().cloned(),
     }
 }

@@ -42,6 +42,7 @@ pub struct Place {
     lock_path: PathBuf,
     runtime_stem: PathBuf,
     incarnation_path: PathBuf,
+    events_path: PathBuf,
 }
 
 impl Place {
@@ -58,12 +59,18 @@ impl Place {
             lock_path,
             runtime_stem: runtime_dir.join(&stem),
             incarnation_path: state_dir.join(format!("{stem}.incarnation")),
+            events_path: state_dir.join(format!("{stem}.events.jsonl")),
         })
     }
 
     /// Where the journal of changes to the host is.
     pub fn host_journal(&self) -> PathBuf {
         self.runtime_stem.with_file_name(format!("{}.host.json", self.file_name()))
+    }
+
+    /// Where the history is kept.
+    pub fn events(&self) -> &Path {
+        &self.events_path
     }
 
     /// A number for this run, higher than that of every run before, and stored before it is used.

@@ -12,7 +12,7 @@ use rudel_api::config::{Config, KEYS, TABLES};
 
 /// Keys and tables that this version reads and then refuses, since it does not act on them.
 const REFUSED_TABLES: [&str; 3] = ["nat", "sync", "hooks"];
-const REFUSED_KEYS: [&str; 2] = ["metrics", "restart_grace"];
+const REFUSED_KEYS: [&str; 1] = ["restart_grace"];
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -77,7 +77,6 @@ fn samples_are_accepted() {
 fn what_this_version_does_not_do_is_refused_by_name() {
     let (_, good) = samples().remove(0);
     let cases = [
-        ("metrics", good.replace("[node]\n", "[node]\nmetrics = \"127.0.0.1:9440\"\n")),
         ("hooks", format!("{good}\n[hooks]\non_change = [\"/bin/true\"]\n")),
         ("restart", good.replace("[node]\n", "[node]\nrestart_grace = \"5s\"\n")),
     ];

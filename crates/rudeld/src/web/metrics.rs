@@ -1,0 +1,280 @@
+//! `/metrics`: what a [`Look`] tells, in the words of Prometheus (OpenMetrics 1.0 text).
+//!
+//! Names are a promise to monitoring. Everything is made anew for each scrape from what the daemon knows at that moment,
+//! so nothing can be left over from a node, a check or an interface that is no more, and nothing is counted twice.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::exemplar::Exemplar;
+use prometheus_client::registry::{Registry, Unit};
+use rudel_api::snapshot::NodeState;
+use rudel_datapath::Verdict;
+
+use super::Look;
+use crate::statistics::Histogram;
+
+/// The body's type, for those who ask for it.
+pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// For everybody else, older scrapers and browsers among them; see [`plain`].
+pub const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Everything that is known, as text.
+pub fn render(look: Arc<Look>) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape(look)));
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry)
+        .expect("a string takes everything that is written to it");
+    text
+}
+
+/// The same in the older format: counters have their full name in what is said of them, and there are no units and no end.
+pub fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut help = None;
+    for line in text.lines() {
+        if let Some(told) = line.strip_prefix("# HELP ") {
+            help = told.split_once(' ');
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|told| told.split_once(' '))
+        {
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            if let Some((_, words)) = help.take() {
+                out.push_str(&format!("# HELP {name}{suffix} {words}\n"));
+            }
+            out.push_str(&format!("# TYPE {name}{suffix} {kind}\n"));
+        } else if !line.starts_with('#') {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    out
+}
+
+#[derive(Debug)]
+struct Scrape(Arc<Look>);
+
+/// Nobody's: exemplars are not used.
+type NoExemplar = Exemplar<[(&'static str, &'static str); 0], u64>;
+
+struct Writer<'a>(DescriptorEncoder<'a>);
+
+impl Writer<'_> {
+    fn gauges<'v>(
+        &mut self,
+        (name, unit): (&str, Option<Unit>),
+        help: &str,
+        values: impl IntoIterator<Item = (Vec<(&'static str, &'v str)>, f64)>,
+    ) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+        for (labels, value) in values {
+            match labels.is_empty() {
+                true => encoder.encode_gauge(&value)?,
+                false => encoder.encode_family(&labels)?.encode_gauge(&value)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        self.gauges((name, None), help, [(vec![], value)])
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        self.gauges((name, Some(Unit::Seconds)), help, [(vec![], value)])
+    }
+
+    fn counters<'v>(
+        &mut self,
+        (name, unit): (&str, Option<Unit>),
+        help: &str,
+        values: impl IntoIterator<Item = (Vec<(&'static str, &'v str)>, u64)>,
+    ) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
+        for (labels, value) in values {
+            let none: Option<&NoExemplar> = None;
+            match labels.is_empty() {
+                true => encoder.encode_counter(&value, none)?,
+                false => encoder.encode_family(&labels)?.encode_counter(&value, none)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) -> fmt::Result {
+        let mut encoder =
+            self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        encoder.encode_histogram::<[(&str, &str); 0]>(
+            histogram.sum_seconds(),
+            histogram.count(),
+            &histogram.buckets(),
+            None,
+        )
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Look { snapshot, counts, interfaces } = &*self.0;
+        let truth = |is_so: bool| f64::from(u8::from(is_so));
+        let mut w = Writer(encoder);
+        let names = vec![
+            ("version", snapshot.version.as_str()),
+            ("cluster", snapshot.cluster.as_str()),
+            ("node", snapshot.node.as_str()),
+        ];
+        // A gauge, as everywhere: the older format knows no other type for it.
+        w.gauges(
+            ("rudel_build_info", None),
+            "The daemon's version, its cluster's and its node's name; always 1.",
+            [(names, 1.0)],
+        )?;
+
+        w.gauge(
+            "rudel_serving",
+            "1 while this node passes packets: its lease holds and it owns a bucket.",
+            truth(snapshot.serving),
+        )?;
+        w.gauge(
+            "rudel_troubles",
+            "How many things `rudel status` would complain about; above 0 the cluster is degraded.",
+            snapshot.troubles().len() as f64,
+        )?;
+        w.seconds(
+            "rudel_lease",
+            "How long this node's kernel would still pass packets without hearing from the daemon; 0 if it passes none.",
+            snapshot.lease_ms as f64 / 1e3,
+        )?;
+
+        let buckets = &snapshot.buckets;
+        w.gauges(
+            ("rudel_buckets", None),
+            "Buckets of this node: owned, given up but kept for their open connections, adopting (given to it by the view, not yet owned).",
+            [("owned", buckets.owned), ("keeping", buckets.keeping), ("adopting", buckets.adopting)]
+                .map(|(state, count)| (vec![("state", state)], f64::from(count))),
+        )?;
+        w.gauge(
+            "rudel_buckets_orphaned",
+            "Buckets that nobody owns by the view in force at this node.",
+            buckets.owners.iter().filter(|owner| owner.is_none()).count() as f64,
+        )?;
+        w.gauge(
+            "rudel_connections_kept",
+            "Open connections in the buckets that this node has given up and keeps.",
+            f64::from(buckets.connections.unwrap_or(0)),
+        )?;
+
+        let states = NodeState::ALL.iter().filter(|state| **state != NodeState::Unknown);
+        w.gauges(
+            ("rudel_nodes", None),
+            "Nodes that this node knows, itself included, by state.",
+            states.map(|state| {
+                let count = snapshot.nodes.iter().filter(|node| node.state == *state).count();
+                (vec![("state", state.as_str())], count as f64)
+            }),
+        )?;
+        w.gauges(
+            ("rudel_node_buckets", None),
+            "Buckets that the view in force at this node gives to each node, of 256.",
+            snapshot.nodes.iter().map(|n| (vec![("node", n.name.as_str())], f64::from(n.buckets))),
+        )?;
+        w.gauges(
+            ("rudel_node_healthy", None),
+            "1 for each node that can serve, 0 for one whose health checks fail or that is lost.",
+            snapshot.nodes.iter().map(|n| (vec![("node", n.name.as_str())], truth(n.healthy))),
+        )?;
+        if let Some(quorum) = snapshot.view.quorum {
+            w.gauge(
+                "rudel_quorum",
+                "How many nodes must hear each other to serve, as configured.",
+                f64::from(quorum),
+            )?;
+        }
+
+        w.gauge(
+            "rudel_view_epoch",
+            "The number of the view in force at this node.",
+            snapshot.view.epoch as f64,
+        )?;
+        w.gauge(
+            "rudel_view_settled",
+            "1 while this node has followed its view and knows of nobody who might still hold what the view took away.",
+            truth(snapshot.view.settled),
+        )?;
+        if let Some(age) = snapshot.view.age_ms {
+            w.seconds(
+                "rudel_view_age",
+                "How long the view has been in force at this node.",
+                age as f64 / 1e3,
+            )?;
+        }
+        w.counters(
+            ("rudel_view_changes", None),
+            "Views that came into force at this node, by the reason that made them.",
+            counts.views.iter().map(|(reason, count)| (vec![("reason", *reason)], *count)),
+        )?;
+        w.histogram(
+            "rudel_takeover",
+            "From adopting a view until this node owned all that it was given.",
+            &counts.takeover,
+        )?;
+
+        w.counters(
+            ("rudel_pulses", None),
+            "Datagrams of the protocol, by direction: sent (each once per link) and received (those that were let in).",
+            [("sent", counts.sent), ("received", counts.received)]
+                .map(|(direction, count)| (vec![("direction", direction)], count)),
+        )?;
+        w.counters(
+            ("rudel_pulse_send_errors", None),
+            "Datagrams of the protocol that a link could not take.",
+            [(vec![], counts.send_errors)],
+        )?;
+        w.counters(
+            ("rudel_datagrams_rejected", None),
+            "Datagrams that were not let in, by reason; repeated ones are usual with redundant links.",
+            counts.rejected.iter().map(|(reason, count)| (vec![("reason", *reason)], *count)),
+        )?;
+        w.histogram(
+            "rudel_pulse_lateness",
+            "How late the timers of the pulse thread fired: a node that is often late by a good part of its time-out looks dead to others.",
+            &counts.lateness,
+        )?;
+
+        let verdicts = || {
+            interfaces.iter().flat_map(|interface| {
+                Verdict::ALL.map(|verdict| {
+                    let labels = vec![("interface", interface.name.as_str()), ("verdict", verdict.name())];
+                    (labels, interface.get(verdict))
+                })
+            })
+        };
+        w.counters(
+            ("rudel_packets", None),
+            "Packets to the cluster MAC, by what became of them.",
+            verdicts().map(|(labels, count)| (labels, count.packets)),
+        )?;
+        w.counters(
+            ("rudel_packet", Some(Unit::Bytes)),
+            "Bytes on the wire of packets to the cluster MAC, Ethernet header included, by what became of them.",
+            verdicts().map(|(labels, count)| (labels, count.bytes)),
+        )?;
+        w.gauges(
+            ("rudel_filter_attached", None),
+            "1 for each interface that has its packet filter, by how that is attached.",
+            snapshot.interfaces.iter().map(|interface| {
+                let mode = interface.mode.map_or("none", |mode| mode.as_str());
+                let labels = vec![("interface", interface.name.as_str()), ("mode", mode)];
+                (labels, truth(interface.mode.is_some()))
+            }),
+        )?;
+        w.gauges(
+            ("rudel_health_up", None),
+            "1 while a health check of this node is good, rise and fall considered.",
+            snapshot.health.iter().map(|check| (vec![("check", check.name.as_str())], truth(check.ok))),
+        )
+    }
+}
