@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{completions, drain, key, man, order, plan, status, why};
+use crate::commands::{completions, drain, events, key, man, order, plan, status, top, why};
 use crate::target::Target;
 
 const EXIT_CODES: &str = "\
@@ -30,6 +30,8 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Status(status::Args),
+    Top(top::Args),
+    Events(events::Args),
     Why(why::Args),
     Plan(plan::Args),
     Drain(drain::Args),

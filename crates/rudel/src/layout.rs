@@ -126,7 +126,7 @@ pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
 }
 
 /// At most `max` characters of a text, the last of them an ellipsis if there are more. No control characters.
-fn shorten(text: &str, max: usize) -> String {
+pub(crate) fn shorten(text: &str, max: usize) -> String {
     let clean = text.chars().map(|c| if c.is_control() { '?' } else { c });
     if text.chars().count() <= max {
         return clean.collect();
@@ -169,6 +169,22 @@ pub(crate) fn count(n: u64) -> String {
         }
     }
     format!("{value:.1}E")
+}
+
+/// `1 bucket`, `7 buckets`: a number with what it counts.
+pub(crate) fn counted(n: impl Into<u64>, noun: &str) -> String {
+    match n.into() {
+        1 => format!("1 {noun}"),
+        n => format!("{n} {noun}s"),
+    }
+}
+
+/// `keeps 12 connections in 7 buckets`: what a node that gives buckets up still serves.
+pub(crate) fn keeping(buckets: u16, connections: Option<u32>) -> String {
+    match connections.filter(|n| *n > 0) {
+        Some(n) => format!("keeps {} in {}", counted(n, "connection"), counted(buckets, "bucket")),
+        None => format!("keeps connections in {}", counted(buckets, "bucket")),
+    }
 }
 
 /// A share of all buckets: `33.6%`.

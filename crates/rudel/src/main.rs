@@ -50,6 +50,8 @@ impl From<Outcome> for ExitCode {
 fn run(cli: &Cli) -> Result<Outcome, Failure> {
     match &cli.command {
         Command::Status(args) => commands::status::run(&cli.target, args),
+        Command::Top(args) => commands::top::run(&cli.target, args),
+        Command::Events(args) => commands::events::run(&cli.target, args),
         Command::Why(args) => commands::why::run(&cli.target, args),
         Command::Plan(args) => commands::plan::run(&cli.target, args),
         Command::Drain(args) => commands::drain::run(&cli.target, args),

@@ -1,8 +1,12 @@
 //! Standard output and error. Colours go where they are wanted: to a terminal, unless NO_COLOR is set.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::failure::Failure;
+
+/// Whether whoever read standard output has gone.
+static CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// Writes to standard output. Who reads it may stop reading: that is no failure.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
@@ -11,8 +15,17 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::undone(format!("cannot write to standard output: {error}"), "make room there"))
         }
-        _ => Ok(()),
+        Err(_) => {
+            CLOSED.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
+}
+
+/// Whether whoever read standard output has gone, as the last [`print`] found: a command that prints for ever ends then.
+pub(crate) fn is_closed() -> bool {
+    CLOSED.load(Ordering::Relaxed)
 }
 
 /// Writes to standard error, as well as it can.

@@ -25,7 +25,8 @@ impl Target {
         Ok(Client::connect(self.socket()?, Client::TIMEOUT)?)
     }
 
-    fn socket(&self) -> Result<PathBuf, Failure> {
+    /// The daemon's socket.
+    pub(crate) fn socket(&self) -> Result<PathBuf, Failure> {
         if let Some(socket) = &self.socket {
             return Ok(socket.clone());
         }

@@ -324,6 +324,78 @@ fn orders_are_told_to_the_daemon_and_their_answers_to_the_user() {
     }
 }
 
+#[test]
+fn events_are_told_in_order_and_filtered() {
+    let host = Host::new();
+    host.serve(healthy());
+    let output = host.ask(&["events"]);
+    assert_eq!(code(&output), 0);
+    let text = stdout(&output);
+    assert_eq!(
+        text.lines().next(),
+        Some("2025-12-31 22:00:00.000  joined       n3        new node heard"),
+        "{text}"
+    );
+    assert!(!text.contains('\x1b'));
+    let lines = |arguments: &[&str]| {
+        let output = host.ask(&[&["events", "--json"], arguments].concat());
+        assert_eq!(code(&output), 0, "{output:?}");
+        let lines: Vec<serde_json::Value> =
+            stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        lines.iter().map(|event| event["kind"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(lines(&[]), ["joined", "healthy", "expired", "view", "draining"]);
+    assert_eq!(lines(&["--last", "2"]), ["view", "draining"]);
+    assert_eq!(lines(&["--node", "n3"]), ["joined", "draining"]);
+    assert_eq!(lines(&["--node", "n3", "-n", "1"]), ["draining"]);
+    assert_eq!(lines(&["--kind", "view,joined"]), ["joined", "view"]);
+    assert_eq!(code(&host.ask(&["events", "--kind", "explode"])), 2);
+}
+
+#[test]
+fn whoever_follows_the_events_outlives_the_daemon() {
+    let host = Host::new();
+    let listener = UnixListener::bind(host.socket()).unwrap();
+    let daemon = std::thread::spawn(move || {
+        let event = |sequence: u64| {
+            let mut event = healthy().events[0].clone();
+            (event.sequence, event.reason) = (Some(sequence), format!("event {sequence}"));
+            event
+        };
+        let runs = [
+            (None, vec![vec![], (1..=12).map(event).collect(), vec![event(13)]]),
+            (Some(13), vec![vec![event(14)]]),
+        ];
+        for (expected, answers) in runs {
+            let mut stream = BufReader::new(listener.accept().unwrap().0);
+            let mut line = String::new();
+            stream.read_line(&mut line).unwrap();
+            assert_eq!(Request::from_line(&line), Ok(Request::Events { after: expected, follow: true }));
+            for events in answers {
+                stream.get_mut().write_all(Response::Events(events).to_line().as_bytes()).unwrap();
+            }
+        }
+    });
+    let mut tool = Command::new(env!("CARGO_BIN_EXE_rudel"))
+        .args(["--socket", host.socket().to_str().unwrap(), "events", "--follow", "--json"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let told = BufReader::new(tool.stdout.take().unwrap()).lines().take(14);
+    let told: Vec<u64> = told
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap()["sequence"].as_u64().unwrap()
+        })
+        .collect();
+    assert_eq!(told, (1..=14).collect::<Vec<_>>());
+    daemon.join().unwrap();
+    tool.kill().unwrap();
+    let output = tool.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("it closed the connection: waiting for it\n"), "{stderr}");
+}
+
 /// A daemon whose n2 says these one after the other: buckets, settled, buckets kept, connections left.
 fn draining(host: &Host, told: &'static [(u16, bool, u16, u32)]) {
     let looks = std::sync::atomic::AtomicUsize::new(0);
@@ -437,9 +509,15 @@ fn completions_and_manual_pages_are_printed() {
     assert!(page.contains(".TH rudel 1"), "{page}");
     std::fs::create_dir(host.path("man1")).unwrap();
     assert_eq!(code(&host.run(&["man", "man1"])), 0);
-    for page in
-        ["rudel.1", "rudel-status.1", "rudel-key-new.1", "rudel-plan.1", "rudel-drain.1", "rudel-weight.1"]
-    {
+    for page in [
+        "rudel.1",
+        "rudel-status.1",
+        "rudel-key-new.1",
+        "rudel-plan.1",
+        "rudel-drain.1",
+        "rudel-events.1",
+        "rudel-weight.1",
+    ] {
         assert!(Path::exists(&host.path("man1").join(page)), "{page}");
     }
     let said = complaint(&host.run(&["man", "no/such/directory"]), 1);

@@ -2,9 +2,11 @@
 
 pub(crate) mod completions;
 pub(crate) mod drain;
+pub(crate) mod events;
 pub(crate) mod key;
 pub(crate) mod man;
 pub(crate) mod order;
 pub(crate) mod plan;
 pub(crate) mod status;
+pub(crate) mod top;
 pub(crate) mod why;

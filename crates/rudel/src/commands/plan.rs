@@ -112,6 +112,8 @@ struct Cluster {
     name: ClusterName,
     /// The weights that shares are made of: 0 for members that cannot or shall not serve.
     members: BTreeMap<NodeName, u16>,
+    /// Members that have no share now, whatever their weight, and why.
+    idle: BTreeMap<NodeName, &'static str>,
     /// Nodes that are known and no members, with what they are about.
     others: BTreeMap<String, NodeState>,
     owners: Owners,
@@ -123,6 +125,7 @@ impl Cluster {
         let name = ClusterName::new(&snapshot.cluster)
             .map_err(|error| odd(format!("the daemon's cluster has an odd name: {error}")))?;
         let mut members = BTreeMap::new();
+        let mut idle = BTreeMap::new();
         let mut others = BTreeMap::new();
         for node in &snapshot.nodes {
             let node_name = NodeName::new(&node.name)
@@ -132,7 +135,14 @@ impl Cluster {
                 NodeState::Active if node.healthy => members.insert(node_name, node.weight),
                 // What it is about is not known yet, but the view gives it a share.
                 NodeState::Unknown if node.buckets > 0 => members.insert(node_name, node.weight),
-                NodeState::Active | NodeState::Draining | NodeState::Leaving => members.insert(node_name, 0),
+                NodeState::Active | NodeState::Draining | NodeState::Leaving => {
+                    let why = match node.state {
+                        NodeState::Active => "unhealthy",
+                        state => state.as_str(),
+                    };
+                    idle.insert(node_name.clone(), why);
+                    members.insert(node_name, 0)
+                }
                 state => {
                     others.insert(node.name.clone(), state);
                     None
@@ -162,7 +172,7 @@ impl Cluster {
                 None => None,
             };
         }
-        Ok(Cluster { name, members, others, owners })
+        Ok(Cluster { name, members, idle, others, owners })
     }
 
     /// A cluster that has just been formed. Its name decides who gets the buckets that are left over by rounding.
@@ -177,7 +187,8 @@ impl Cluster {
                 ));
             }
         }
-        let mut cluster = Cluster { name, members, others: BTreeMap::new(), owners: NOBODY };
+        let mut cluster =
+            Cluster { name, members, idle: BTreeMap::new(), others: BTreeMap::new(), owners: NOBODY };
         cluster.owners = cluster.dealt_out();
         Ok(cluster)
     }
@@ -246,8 +257,13 @@ impl Plan {
                 format!("a cluster has at most {MEMBERS_MAX}"),
             ));
         }
-        let mut after =
-            Cluster { name: before.name.clone(), members, others: BTreeMap::new(), owners: before.owners };
+        let mut after = Cluster {
+            name: before.name.clone(),
+            members,
+            idle: before.idle.clone(),
+            others: BTreeMap::new(),
+            owners: before.owners,
+        };
         after.owners = after.dealt_out();
         Ok(Plan { before, after })
     }
@@ -290,7 +306,11 @@ impl Plan {
                 (None, _) => "added",
                 (_, None) => "removed",
                 (Some(before), Some(after)) if before != after => "re-weighted",
-                _ => "",
+                _ => NodeName::new(&node.name)
+                    .ok()
+                    .and_then(|name| self.before.idle.get(&name))
+                    .copied()
+                    .unwrap_or(""),
             };
             Row {
                 cells: vec![
@@ -424,6 +444,23 @@ n3           100           64    32     -32  12.5%
 n4           400            0   128    +128  50.0%  added
 
 160 of 256 buckets would move (62.5%)
+"
+        );
+    }
+
+    #[test]
+    fn a_plan_says_why_a_member_has_no_share() {
+        let plan = Plan::new(Cluster::of_snapshot(&fixture()).unwrap(), &args("--add n5")).unwrap();
+        assert_eq!(
+            anstream::adapter::strip_str(&plan.render(80)).to_string(),
+            "\
+NODE  WEIGHT  BUCKETS NOW  THEN  CHANGE  SHARE
+n1       100           86   128     +42  50.0%
+n2         0           85     0     -85   0.0%  unhealthy
+n3         0           85     0     -85   0.0%  draining
+n5       100            0   128    +128  50.0%  added
+
+170 of 256 buckets would move (66.4%)
 "
         );
     }

@@ -11,7 +11,8 @@ use rudel_api::timestamp::Timestamp;
 use crate::Outcome;
 use crate::failure::Failure;
 use crate::layout::{
-    BAD, BOLD, Cell, Column, DIM, GOOD, NOTE, PLAIN, Row, ago, count, paint, percent, span, table, wrap,
+    BAD, BOLD, Cell, Column, DIM, GOOD, NOTE, PLAIN, Row, ago, count, keeping, paint, percent, span, table,
+    wrap,
 };
 use crate::output;
 use crate::target::Target;
@@ -153,11 +154,11 @@ fn nodes(snapshot: &Snapshot, width: usize) -> String {
             Some(ms) => span(Duration::from_millis(ms)).into(),
             None => Cell("silent".to_owned(), BAD),
         };
-        let open = node.connections.filter(|n| *n > 0).map_or(String::new(), |n| format!("{n} "));
-        let keeping = match node.keeping.filter(|n| *n > 0) {
-            Some(n) => Some(format!("keeps {open}connections in {n} buckets")),
-            None if !open.is_empty() => Some(format!("{open}connections were cut off by the drain time-out")),
-            None => None,
+        let below = match (node.keeping.filter(|n| *n > 0), node.connections.filter(|n| *n > 0)) {
+            (Some(buckets), open) => Some(keeping(buckets, open)),
+            (None, Some(1)) => Some("1 connection was cut off by the drain time-out".to_owned()),
+            (None, Some(n)) => Some(format!("{n} connections were cut off by the drain time-out")),
+            (None, None) => None,
         };
         Row {
             cells: vec![
@@ -169,7 +170,7 @@ fn nodes(snapshot: &Snapshot, width: usize) -> String {
                 heard,
             ],
             tail: node.addresses.join(" "),
-            below: keeping.into_iter().collect(),
+            below: below.into_iter().collect(),
         }
     };
     let rows: Vec<Row> = snapshot.nodes.iter().map(row).collect();
@@ -292,6 +293,11 @@ mod tests {
         let text = plain(&snapshot, 80);
         assert!(text.contains("\n    keeps 12 connections in 7 buckets\n"), "{text}");
         assert!(text.contains("\n    3 connections were cut off by the drain time-out\n"), "{text}");
+        (snapshot.nodes[1].connections, snapshot.nodes[1].keeping) = (Some(1), Some(1));
+        snapshot.nodes[2].connections = Some(1);
+        let text = plain(&snapshot, 80);
+        assert!(text.contains("\n    keeps 1 connection in 1 bucket\n"), "{text}");
+        assert!(text.contains("\n    1 connection was cut off by the drain time-out\n"), "{text}");
     }
 
     #[test]
