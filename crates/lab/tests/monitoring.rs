@@ -1,0 +1,147 @@
+//! What administrators look at: the history over restarts, metrics, health.
+//!
+//! ```text
+//!    n1        n2        n3        each with metrics = "127.0.0.1:9440"
+//!    │         │         │
+//!  ──┴─────────┴── br0 ──┴──
+//! ```
+
+mod common;
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use common::{cluster, root, second};
+use rudel_lab::{Lab, Node, Settings, wait_until};
+use serde_json::Value;
+
+const METRICS: &str = "\n[node]\nmetrics = \"127.0.0.1:9440\"\n";
+
+fn watched(nodes: usize) -> Lab {
+    cluster(nodes, Settings { extra: METRICS.to_owned(), ..Settings::default() })
+}
+
+/// The status and the body that a node's web server answers with.
+fn get(node: &Node, path: &str) -> Result<(u16, String), String> {
+    let mut curl = node.namespace().command("curl").expect("curl");
+    let url = format!("http://127.0.0.1:9440{path}");
+    curl.args(["--silent", "--show-error", "--max-time", "20", "--write-out", "\n%{http_code}", &url]);
+    let output = curl.output().expect("curl");
+    let text = String::from_utf8(output.stdout).expect("text");
+    match text.rsplit_once('\n') {
+        Some((body, code)) if output.status.success() => {
+            Ok((code.parse().expect("a status"), body.to_owned()))
+        }
+        _ => Err(format!("{path}: {}", String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+/// The value of a metric with its labels, as written.
+fn metric(node: &Node, name: &str) -> Result<f64, String> {
+    let (code, text) = get(node, "/metrics")?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+    value.ok_or_else(|| format!("{code}, without {name}:\n{text}"))
+}
+
+fn events(node: &Node) -> Vec<Value> {
+    let text = node.rudel(&["events", "--json"]).expect("events");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn kinds(events: &[Value]) -> Vec<&str> {
+    events.iter().filter_map(|event| event["kind"].as_str()).collect()
+}
+
+#[test]
+fn the_history_outlives_daemons_and_power_cuts() {
+    let Some(_serial) = root() else { return };
+    let mut lab = watched(2);
+    lab.node_mut("n2").kill_daemon();
+    lab.wait_at_rest(&["n1"]).expect("n1 goes on");
+    let n1 = lab.node_mut("n1");
+    let before = events(n1);
+    assert!(kinds(&before).contains(&"expired"), "{before:?}");
+
+    // Killed in the middle of a word, as a power cut may do it.
+    n1.kill_daemon();
+    let path = n1.state_dir().join("lab-n1.events.jsonl");
+    let mut text = std::fs::read(&path).expect("the history");
+    text.extend_from_slice(b"{\"at\":\"2026-01-01T00:0");
+    std::fs::write(&path, &text).expect("the history");
+    n1.start_daemon().expect("a daemon");
+    lab.wait_at_rest(&["n1"]).expect("it serves again");
+    let after = events(lab.node("n1"));
+    assert!(after.len() > before.len() && after[..before.len()] == before, "{before:?}\n{after:?}");
+    let sequences: Vec<_> = after.iter().map(|event| event["sequence"].as_u64().expect("a number")).collect();
+    assert!(sequences.windows(2).all(|pair| pair[0] < pair[1]), "{sequences:?}");
+
+    // And damaged altogether.
+    let n1 = lab.node_mut("n1");
+    n1.kill_daemon();
+    std::fs::write(&path, [0xff; 100_000]).expect("rubbish");
+    n1.start_daemon().expect("a daemon");
+    lab.wait_at_rest(&["n1"]).expect("rubbish does not keep it from serving");
+    assert_eq!(kinds(&events(lab.node("n1")))[0], "started");
+}
+
+#[test]
+fn metrics_and_health_say_what_the_status_says() {
+    let Some(_serial) = root() else { return };
+    let mut lab = watched(2);
+    for name in ["n1", "n2"] {
+        let node = lab.node(name);
+        assert_eq!(get(node, "/healthz"), Ok((200, "serving\n".to_owned())));
+        assert_eq!(metric(node, "rudel_buckets{state=\"owned\"}"), Ok(128.0));
+        assert_eq!(metric(node, "rudel_nodes{state=\"active\"}"), Ok(2.0));
+        assert!(metric(node, "rudel_pulse_lateness_seconds_count").expect("a histogram") > 0.0);
+        assert!(metric(node, "rudel_takeover_seconds_count").expect("a histogram") > 0.0);
+        assert!(metric(node, "rudel_pulses_total{direction=\"received\"}").expect("pulses") > 0.0);
+    }
+
+    // As Prometheus's own tool reads it.
+    let (_, text) = get(lab.node("n1"), "/metrics").expect("metrics");
+    let checked = promtool(&["check", "metrics"], &text);
+    assert!(checked.status.success(), "{checked:?}\n{text}");
+
+    lab.node("n1").rudel(&["drain", "--node", "n2", "--wait"]).expect("a drain");
+    wait_until(second(60), "n2 to say that it does not serve", || match get(lab.node("n2"), "/healthz")? {
+        (503, why) if why.starts_with("n2 does not serve: it is draining") => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .expect("a load balancer is told");
+    assert_eq!(get(lab.node("n1"), "/healthz").expect("n1").0, 200);
+
+    lab.node_mut("n2").kill_daemon();
+    wait_until(second(60), "n1 to miss n2", || {
+        match metric(lab.node("n1"), "rudel_nodes{state=\"lost\"}")? {
+            1.0 => Ok(()),
+            other => Err(format!("{other} are lost")),
+        }
+    })
+    .expect("a lost node is counted");
+    assert_eq!(metric(lab.node("n1"), "rudel_view_changes_total{reason=\"expired\"}"), Ok(1.0));
+    assert!(metric(lab.node("n1"), "rudel_troubles").expect("troubles") > 0.0);
+}
+
+/// Runs Prometheus's tool (Debian's package prometheus) beside the alert rules.
+fn promtool(arguments: &[&str], input: &str) -> std::process::Output {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dist/prometheus");
+    let mut command = Command::new("promtool");
+    command
+        .args(arguments)
+        .current_dir(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut tool = command.spawn().expect("promtool: make setup installs it");
+    tool.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("promtool reads");
+    tool.wait_with_output().expect("promtool ends")
+}
+
+#[test]
+fn alert_rules_hold() {
+    for arguments in [["check", "rules", "rudel.rules.yml"], ["test", "rules", "rudel.test.yml"]] {
+        let checked = promtool(&arguments, "");
+        assert!(checked.status.success(), "{checked:?}");
+    }
+}
