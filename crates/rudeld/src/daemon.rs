@@ -212,6 +212,9 @@ impl Running {
             place,
         };
         tracing::info!(cluster = %daemon.config.cluster.name, node = %daemon.node, version = env!("CARGO_PKG_VERSION"), "started");
+        for warning in daemon.config.warnings() {
+            tracing::warn!("{warning}");
+        }
         let ears = Ears { control, web, notices, world, ended };
         Ok(Running { daemon, ears, hold: Hold { responder, monitor, pulse, host } })
     }

@@ -223,6 +223,23 @@ impl Config {
         self.interfaces.iter().any(|interface| interface.side.is_router())
     }
 
+    /// What works but will disappoint, each in a sentence that says what to do.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.cluster.quorum > 1 && self.heartbeat.interval * 4 > self.heartbeat.timeout {
+            // The lease is then made of others' echoes, and lasts less than three intervals.
+            warnings.push(format!(
+                "heartbeat interval {} is more than a quarter of timeout {}: with quorum {} two lost datagrams in a row \
+                 stop a node for a moment; set the interval to {} or less",
+                format_duration(self.heartbeat.interval),
+                format_duration(self.heartbeat.timeout),
+                self.cluster.quorum,
+                format_duration(self.heartbeat.timeout / 8),
+            ));
+        }
+        warnings
+    }
+
     /// Reads the cluster keys from the key file.
     ///
     /// # Errors

@@ -604,3 +604,20 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn an_interval_above_a_quarter_of_the_timeout_is_warned_of_where_leases_are_made_of_echoes() {
+    let with = |quorum: u32, interval: &str| {
+        let text = SMALLEST.replace("key_file", &format!("quorum = {quorum}\nkey_file"));
+        config(&format!("{text}\n[heartbeat]\ntimeout = \"400ms\"\ninterval = \"{interval}\"\n")).warnings()
+    };
+    assert_eq!(with(2, "100ms"), Vec::<String>::new());
+    assert_eq!(with(1, "130ms"), Vec::<String>::new(), "a node alone needs no echo");
+    assert_eq!(
+        with(2, "130ms"),
+        [
+            "heartbeat interval 130ms is more than a quarter of timeout 400ms: with quorum 2 two lost datagrams in a row \
+          stop a node for a moment; set the interval to 50ms or less"
+        ]
+    );
+}
