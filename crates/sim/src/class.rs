@@ -32,6 +32,8 @@ enum Fault {
     Late,
     Bodies,
     ColdStart,
+    /// A daemon dies, and its parent says good-bye for it.
+    Bury,
     /// Two nodes leave together.
     TwoLeave,
     /// Something happens to one or two nodes while the network between some others is partly broken, for moments.
@@ -103,6 +105,12 @@ pub const CLASSES: &[Class] = &[
             Clog, Loss, Late, Bodies, ColdStart,
         ],
         (1, 40),
+    ),
+    Class::new(
+        "parents",
+        "daemons die, and their parents say good-bye for them",
+        &[Bury, Bury, OneWay, Loss, Hang],
+        (10, 60),
     ),
     Class {
         few: true,
@@ -383,6 +391,11 @@ impl Author {
             Kill => {
                 let back = at + self.span(0, 40);
                 self.at(at, Deed::Kill(node));
+                self.at(back, Deed::Start(node));
+            }
+            Bury => {
+                let back = at + self.span(0, 40);
+                self.at(at, Deed::Bury(node));
                 self.at(back, Deed::Start(node));
             }
             Forget => {

@@ -120,6 +120,14 @@ impl Cluster {
         self.one_way(a, b).one_way(b, a)
     }
 
+    /// Lets two nodes hear each other again.
+    pub fn mend(&mut self, a: usize, b: usize) -> &mut Self {
+        for (from, to) in [(a, b), (b, a)] {
+            self.world.perform(Deed::Cut { link: None, from, to, cut: false });
+        }
+        self
+    }
+
     /// Loses the bodies of views that `from` sends on their way to `to`; their identities arrive in pulses.
     pub fn lose_bodies(&mut self, from: usize, to: usize) -> &mut Self {
         self.world.perform(Deed::Bodies { from, to, lost: true });
@@ -188,6 +196,16 @@ impl Member<'_> {
     /// Its daemon dies; the kernel lives on.
     pub fn kill(self) {
         self.does(Deed::Kill);
+    }
+
+    /// Its daemon dies, and its parent process empties the kernel, then says good-bye for it.
+    pub fn bury(self) {
+        self.does(Deed::Bury);
+    }
+
+    /// The same by a parent that speaks before it acts.
+    pub fn bury_too_late(self) {
+        self.does(Deed::BuryTooLate);
     }
 
     /// The machine dies.

@@ -76,6 +76,10 @@ pub enum Deed {
     StartForgetful(usize),
     /// The daemon dies, its kernel lives on.
     Kill(usize),
+    /// The daemon dies, and its parent process notices: it empties the kernel's bucket table, then says good-bye.
+    Bury(usize),
+    /// The same by a parent that speaks before it acts, which no parent may.
+    BuryTooLate(usize),
     /// The machine dies.
     PowerOff(usize),
     /// The daemon gets no processor for so many nanoseconds.
@@ -304,6 +308,8 @@ impl World {
             Deed::Kill(node) => {
                 self.end(node);
             }
+            Deed::Bury(node) => self.bury(node, false),
+            Deed::BuryTooLate(node) => self.bury(node, true),
             Deed::PowerOff(node) => {
                 self.end(node);
                 self.hosts[node].kernel = Kernel::EMPTY;

@@ -238,3 +238,93 @@ fn story_12_an_echoer_that_restarted_is_no_member_of_the_quorum_before_the_lease
         t.run(4 * T).heal().rest();
     }
 }
+
+#[test]
+fn a_parents_good_bye_saves_the_wait_for_the_lease() {
+    let mut t = Cluster::new(3);
+    t.node(2).bury();
+    t.run(ms(20));
+    assert_eq!(t.shares(), [128, 128, 0]);
+    assert!(t.longest_gap() < ms(20), "{:?}", t.longest_gap());
+}
+
+#[test]
+#[should_panic(expected = "R5 who is left out is silent")]
+fn a_parent_that_says_good_bye_before_it_has_emptied_the_kernel_makes_two_owners() {
+    let mut t = Cluster::new(3);
+    t.node(2).bury_too_late();
+    t.run(T);
+}
+
+#[test]
+fn a_parents_good_bye_that_the_coordinator_missed_is_repeated_by_who_heard_it() {
+    let mut t = Cluster::new(3);
+    t.one_way(2, 0);
+    t.node(2).bury();
+    t.run(ms(120));
+    assert_eq!(t.shares(), [128, 128, 0], "not after T, but after the next pulse of n1");
+}
+
+#[test]
+fn of_two_groups_with_different_configurations_that_meet_one_yields() {
+    let mut t = Cluster::cold(Settings { digests: vec![1, 1, 2, 2], ..steady(4) });
+    t.split(&[0, 0, 1, 1]);
+    for node in 0..4 {
+        t.node(node).start();
+    }
+    t.run(6 * T);
+    assert_eq!(t.shares(), [128; 4]);
+    t.heal().run(6 * T);
+    let mut shares = t.shares();
+    shares.sort_unstable();
+    assert_eq!(shares, [0, 0, 128, 128]);
+}
+
+#[test]
+fn who_hung_is_no_witness_of_silence_when_it_wakes() {
+    for hang in (380..700).step_by(9) {
+        let mut t = Cluster::of(Settings { quorum: 2, ..steady(3) });
+        t.cut(0, 2).run(4 * T);
+        t.node(1).hang(ms(hang));
+        t.run(ms(hang) + T);
+        t.run(2 * T);
+        let epoch = t.node(0).machine().view().expect("a member").id.epoch;
+        t.run(4 * T);
+        assert_eq!(t.node(0).machine().view().expect("a member").id.epoch, epoch, "no view after view");
+    }
+}
+
+#[test]
+fn a_cut_between_two_of_four_that_lasts_moves_nothing() {
+    let mut t = Cluster::new(4);
+    let before = (t.shares(), t.node(1).machine().view().map(|view| view.id));
+    t.cut(0, 3).run(20 * T);
+    assert_eq!((t.shares(), t.node(1).machine().view().map(|view| view.id)), before);
+}
+
+#[test]
+fn a_report_that_is_older_than_the_silence_which_it_tells_of_expires_nobody() {
+    // n0 hears neither n3 nor n4. n1 has not heard n4 for T when it says so; then it hears it again, and n0 does not learn of it;
+    // then n2 ceases to hear n4. At no moment was n4 without two who echo it.
+    let mut t = Cluster::of(Settings { quorum: 3, ..steady(5) });
+    t.cut(0, 3).cut(0, 4).cut(1, 4).run(2 * T);
+    t.one_way(1, 0);
+    t.mend(1, 4).run(ms(60));
+    t.cut(2, 4).run(T + ms(10));
+    assert!(t.node(0).machine().view().is_some_and(|view| view.members.len() == 5));
+    t.run(2 * T).heal().rest();
+}
+
+#[test]
+fn a_share_that_is_stuck_behind_a_cut_is_moved_by_a_drain() {
+    // n0 hangs for more than T', so it has stalled, and less than T, so nobody has given it up. It cannot ask n2 for its word.
+    let mut t = Cluster::new(3);
+    t.cut(0, 2).run(4 * T);
+    t.node(0).hang(ms(365));
+    t.run(10 * T);
+    assert_eq!(t.shares()[0], 0);
+    t.node(0).drain();
+    t.run(4 * T);
+    assert_eq!(t.covered().len(), 256);
+    t.heal().rest();
+}

@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use rudel_proto::bucket::BucketSet;
 use rudel_proto::id::{ClusterName, Incarnation, NodeName, ViewId};
 use rudel_proto::machine::Machine;
-use rudel_proto::seal::{ClusterKey, Keys};
+use rudel_proto::seal::{ClusterKey, Keys, Sender};
+use rudel_proto::wire::{Message, NodeState, Pulse};
 use rudel_proto::{Config, Node, Time};
 
 use super::{Happening, World, describe, nanos};
@@ -15,6 +17,8 @@ use crate::words::Words;
 
 /// Datagrams that a socket keeps for a daemon that hangs: what Linux's default receive buffer holds of them.
 const INBOX_MAX: usize = 256;
+/// How often a parent says good-bye for its daemon.
+const FAREWELLS: u64 = 3;
 
 impl World {
     pub(super) fn start(&mut self, node: usize, forgetful: bool) {
@@ -81,6 +85,31 @@ impl World {
             let me = process.brain.machine().me();
             host.last = Some((me, process.words));
             self.former_views.push((self.now, process.told));
+        }
+    }
+
+    /// R9: what a small parent process does when its daemon has died.
+    pub(super) fn bury(&mut self, node: usize, too_late: bool) {
+        self.end(node);
+        let Some((me, _)) = &self.hosts[node].last else {
+            return;
+        };
+        let me = *me;
+        if !too_late {
+            self.hosts[node].kernel = Kernel::EMPTY;
+            self.look(node);
+        }
+        let name = NodeName::new(&format!("n{node:02}")).expect("a good name");
+        for number in 0..FAREWELLS {
+            // Numbers that the daemon never uses.
+            let sender = Sender {
+                id: me.id,
+                name: name.clone(),
+                incarnation: me.incarnation,
+                sequence: 1 << 63 | number,
+            };
+            let packet = Packet::Open(Rc::new((sender, farewell(1 + node as u64))));
+            self.multicast(node, &packet, true);
         }
     }
 
@@ -313,4 +342,25 @@ impl World {
         let next = self.now + 1 + self.rng.below(pause);
         self.push(next, Happening::Attack);
     }
+}
+
+/// What a parent says: nothing but that the run is over.
+fn farewell(host: u64) -> Message {
+    Message::Pulse(Pulse {
+        host,
+        digest: 0,
+        uptime_ms: 0,
+        state: NodeState::Leaving,
+        healthy: false,
+        late: false,
+        settled: false,
+        gone: true,
+        weight: 0,
+        adopted: ViewId::NONE,
+        promise: ViewId::NONE,
+        keeping: BucketSet::EMPTY,
+        connections: 0,
+        heard: Vec::new(),
+        audits: Vec::new(),
+    })
 }
