@@ -1,6 +1,7 @@
 //! Breaks the rules of the protocol one by one, and looks whether the tests notice.
 //!
-//! Each [`Mutation`] is an edit to a copy of the protocol's source, and the name of the test that must fail because of it.
+//! Each [`Mutation`] is an edit to a copy of the protocol's source, the name of the rule's test that must fail because of it,
+//! and the class of worlds or the story in which the simulation must notice.
 //! A test suite in which one survives is not finished; a mutation that no longer applies, or does not compile, fails too,
 //! so that the list keeps up with the code.
 //!
@@ -17,11 +18,11 @@ mod mutations;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Output};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use mutations::{MUTATIONS, Mutation};
+use mutations::{Death, MUTATIONS, Mutation};
 
 fn main() -> ExitCode {
     match run() {
@@ -49,31 +50,49 @@ fn run() -> Result<usize> {
 
     let source = workspace()?;
     let copy = Copy::make(&source)?;
+    copy.build()?;
     ensure!(copy.failing_tests()?.is_empty(), "the tests fail without any mutation: mend that first");
-    let mut survivors = 0;
+    println!("{:<9} {:<9} {:<30} rule test; simulation", "rule", "world", "mutation");
+    let (mut by_rule, mut by_world, mut unseen) = (0, 0, 0);
     for mutation in &chosen {
         copy.restore(mutation)?;
         copy.apply(mutation)?;
-        let failing =
-            copy.failing_tests().with_context(|| format!("{}: does it still compile?", mutation.name))?;
-        copy.restore(mutation)?;
+        copy.build().with_context(|| format!("{}: does it still compile?", mutation.name))?;
+        let failing = copy.failing_tests()?;
         let caught = failing.iter().any(|test| test.rsplit("::").next() == Some(mutation.caught_by));
+        let (world, how) = copy.play(mutation.dies_in)?;
+        copy.restore(mutation)?;
+        by_rule += usize::from(caught);
+        by_world += usize::from(world == World::Died);
+        unseen += usize::from(world == World::Unseen);
         println!(
-            "{} {:<28} {} ({} of the tests failed)",
-            if caught { "caught  " } else { "SURVIVED" },
+            "{:<9} {:<9} {:<30} {} (of {} that failed); {how}",
+            if caught { "caught" } else { "SURVIVED" },
+            match world {
+                World::Died => "dead",
+                World::Alive => "SURVIVED",
+                World::Unseen => "unseen",
+            },
             mutation.name,
             mutation.caught_by,
-            failing.len()
+            failing.len(),
         );
-        if !caught {
-            survivors += 1;
-            for test in &failing {
-                println!("         but noticed by {test}");
-            }
+        for test in failing.iter().filter(|_| !caught) {
+            println!("          but noticed by {test}");
         }
     }
-    println!("\n{} of {} caught by the test that names the rule", chosen.len() - survivors, chosen.len());
-    Ok(survivors)
+    let all = chosen.len();
+    println!("\n{by_rule} of {all} caught by the test that names the rule");
+    println!("{by_world} of {all} dead in the simulation, {unseen} that no world can show");
+    Ok(2 * all - by_rule - by_world - unseen)
+}
+
+/// What became of a mutation in the simulation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum World {
+    Died,
+    Alive,
+    Unseen,
 }
 
 /// The root of the workspace that this program was built in.
@@ -83,7 +102,7 @@ fn workspace() -> Result<PathBuf> {
     Ok(root.to_owned())
 }
 
-/// A copy of the protocol's crate, in a workspace of its own below the target directory.
+/// A copy of the protocol's crate and of the simulation, in a workspace of its own below the target directory.
 struct Copy {
     source: PathBuf,
     root: PathBuf,
@@ -95,7 +114,9 @@ impl Copy {
             std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| source.join("target"), PathBuf::from);
         let copy = Copy { source: source.to_owned(), root: target.join("mutants") };
         let _ = fs::remove_dir_all(copy.root.join("crates"));
-        copy_tree(&source.join("crates/proto"), &copy.root.join("crates/proto"))?;
+        for name in ["proto", "sim"] {
+            copy_tree(&source.join("crates").join(name), &copy.root.join("crates").join(name))?;
+        }
         fs::create_dir_all(copy.root.join("docs"))?;
         for file in ["Cargo.lock", "docs/protocol.md"] {
             fs::copy(source.join(file), copy.root.join(file)).with_context(|| format!("copying {file}"))?;
@@ -131,23 +152,65 @@ impl Copy {
         Ok(())
     }
 
-    fn failing_tests(&self) -> Result<BTreeSet<String>> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let cargo = |arguments: &[&str]| {
-            let mut command = Command::new(&cargo);
-            command.args(["test", "--offline", "-p", "rudel-proto", "--lib"]).args(arguments);
-            command.current_dir(&self.root).env("CARGO_TARGET_DIR", self.root.join("target"));
-            command.output().context("starting cargo")
-        };
-        let built = cargo(&["--no-run"])?;
+    /// Builds what is run, and nothing else.
+    fn build(&self) -> Result<()> {
+        let built = self.cargo(&[
+            "test",
+            "-p",
+            "rudel-proto",
+            "-p",
+            "rudel-sim",
+            "--lib",
+            "--test",
+            "stories",
+            "--no-run",
+        ])?;
         ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        let output = cargo(&["--no-fail-fast"])?;
+        Ok(())
+    }
+
+    fn failing_tests(&self) -> Result<BTreeSet<String>> {
+        let output = self.cargo(&["test", "-p", "rudel-proto", "--lib", "--no-fail-fast"])?;
         let text = String::from_utf8_lossy(&output.stdout);
         let failing = text
             .lines()
             .filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED").map(str::to_owned))
             .collect();
         Ok(failing)
+    }
+
+    /// Whether the simulation notices, and how.
+    fn play(&self, death: Death) -> Result<(World, String)> {
+        let world = |dies: bool| if dies { World::Died } else { World::Alive };
+        match death {
+            Death::Unseen(why) => Ok((World::Unseen, why.into())),
+            Death::Story(name) => {
+                let played =
+                    self.cargo(&["test", "-p", "rudel-sim", "--test", "stories", "--", "--exact", name])?;
+                Ok((world(!played.status.success()), name.into()))
+            }
+            Death::Class(class, seeds, timeouts) => {
+                let (seeds, timeouts) = (seeds.to_string(), timeouts.to_string());
+                let arguments =
+                    ["run", "--class", class, "--seed", "0", "--seeds", &seeds, "--timeouts", &timeouts];
+                let played =
+                    self.cargo(&[["run", "-q", "-p", "rudel-sim", "--"].as_slice(), &arguments].concat())?;
+                let text = String::from_utf8_lossy(&played.stdout);
+                let found = text.lines().find(|line| line.starts_with("seed=")).unwrap_or("no seed fails");
+                let found: String = found.chars().take(100).collect();
+                Ok((world(!played.status.success()), format!("{class}: {found}")))
+            }
+        }
+    }
+
+    fn cargo(&self, arguments: &[&str]) -> Result<Output> {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.args(arguments).current_dir(&self.root);
+        // Broken code has warnings; a world that panics needs no stack.
+        command.env("CARGO_TARGET_DIR", self.root.join("target")).env("CARGO_NET_OFFLINE", "true");
+        command.env("RUSTFLAGS", "-Awarnings").env("RUST_BACKTRACE", "0");
+        command.output().context("starting cargo")
     }
 }
 

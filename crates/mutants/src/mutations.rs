@@ -10,6 +10,19 @@ pub(crate) struct Mutation {
     pub(crate) edits: &'static [(&'static str, &'static str, &'static str)],
     /// The test that must fail.
     pub(crate) caught_by: &'static str,
+    /// Where the simulation must notice.
+    pub(crate) dies_in: Death,
+}
+
+/// How the simulation notices.
+#[derive(Clone, Copy)]
+pub(crate) enum Death {
+    /// One of the first so many seeds of a class of worlds fails, with faults for so many time-outs.
+    Class(&'static str, u64, u64),
+    /// A story fails.
+    Story(&'static str),
+    /// No world can tell, and why.
+    Unseen(&'static str),
 }
 
 const fn mutation(
@@ -17,8 +30,9 @@ const fn mutation(
     about: &'static str,
     edits: &'static [(&'static str, &'static str, &'static str)],
     caught_by: &'static str,
+    dies_in: Death,
 ) -> Mutation {
-    Mutation { name, about, edits, caught_by }
+    Mutation { name, about, edits, caught_by, dies_in }
 }
 
 const HEAR: &str = "machine/hear.rs";
@@ -40,6 +54,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "|view| view.id > self.view_id()",
         )],
         "r1_a_view_below_the_promise_is_not_adopted",
+        Death::Class("bodies", 40, 30),
     ),
     mutation(
         "left-out-does-not-yield",
@@ -50,30 +65,37 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "if let Some(view) = left_out_by.filter(|_| false) {",
         )],
         "r1_a_node_left_out_by_a_settled_peer_gives_everything_up_and_joins",
+        Death::Story("of_two_groups_with_different_configurations_that_meet_one_yields"),
     ),
     mutation(
         "at-least-for-exactly",
         "R3: a word from a higher view counts as well",
         &[(RULES, "word.settled && word.adopted == view.id", "word.settled && word.adopted >= view.id")],
         "r3_a_higher_view_does_not_count",
+        Death::Class("late", 40, 30),
     ),
     mutation(
         "debts-left-out",
         "R3: gains with debts",
         &[(RULES, "self.stalled_at.is_some() || !self.debts.is_empty()", "self.stalled_at.is_some()")],
         "r3_gain_needs_no_debts",
+        Death::Unseen(
+            "with a majority quorum the words of the others imply it, see docs/testing.md; with q = 1 it takes a node younger than T",
+        ),
     ),
     mutation(
         "debts-of-heard-left-out",
         "a peer that the view does not name is no debt",
         &[(RULES, "self.debts.extend(unnamed);", "let _ = unnamed;")],
         "r3_a_node_outside_the_view_that_serves_blocks",
+        Death::Class("echoers", 40, 30),
     ),
     mutation(
         "settled-with-debts",
         "says that it is settled while it has debts",
         &[(MACHINE, "self.view.is_some() && self.debts.is_empty()", "self.view.is_some()")],
         "r3_a_former_member_is_a_debt_until_it_owns_nothing",
+        Death::Class("echoers", 40, 30),
     ),
     mutation(
         "stale-words",
@@ -84,12 +106,14 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             ".and_then(|peer| peer.word.as_ref())\n            .filter(|_| now >= self.started_at)",
         )],
         "r3_a_word_counts_only_while_it_acknowledges_a_pulse_sent_within_t_prime",
+        Death::Class("hangs", 60, 60),
     ),
     mutation(
         "quorum-of-words-left-out",
         "R3: gains before a quorum has settled",
         &[(RULES, "quorum == 1 || words >= quorum", "quorum == 1 || words + quorum > 0")],
         "r3_with_a_quorum_so_many_members_must_be_settled_in_exactly_this_view",
+        Death::Class("leavers", 40, 30),
     ),
     mutation(
         "replays-count",
@@ -100,6 +124,9 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "!self.windows.entry(identity).or_default().accept(sender.sequence) && false",
         )],
         "r3_each_datagram_counts_once",
+        Death::Unseen(
+            "what is repeated is older than what was said last, and every rule asks for later words",
+        ),
     ),
     mutation(
         "lease-before-pulse",
@@ -110,6 +137,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "self.sent.push_back((self.sequence, now));\n        self.move_lease(now);",
         )],
         "r4_a_pulse_that_is_not_sent_moves_no_lease",
+        Death::Class("hangs", 40, 30),
     ),
     mutation(
         "no-look-at-the-old-lease",
@@ -123,12 +151,14 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             (LEASE, "        self.lapse(now);\n        self.lease = until;", "        self.lease = until;"),
         ],
         "r4_a_lapsed_lease_is_never_moved_forward_while_anything_is_owned",
+        Death::Class("hangs", 40, 30),
     ),
     mutation(
         "late-pulse-counts-whole",
         "R4: after a late pulse the lease counts from that alone",
         &[(LEASE, "last.min(*before + self.config.interval)", "last.max(*before)")],
         "r4_after_a_late_pulse_the_lease_counts_from_an_interval_after_the_one_before",
+        Death::Class("hangs", 60, 60),
     ),
     mutation(
         "late-node-judges",
@@ -139,6 +169,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "self.phase != Phase::Listening || now < self.started_at",
         )],
         "r5_a_late_node_judges_nobody",
+        Death::Class("hangs", 40, 30),
     ),
     mutation(
         "late-reports-count",
@@ -149,6 +180,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "if word.state == NodeState::Listening {",
         )],
         "r5_a_late_nodes_report_does_not_count_but_vetoes",
+        Death::Story("who_hung_is_no_witness_of_silence_when_it_wakes"),
     ),
     mutation(
         "no-veto",
@@ -159,12 +191,14 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "if is_entry && age < timeout && now < self.started_at {",
         )],
         "r5_one_report_below_t_vetoes",
+        Death::Class("one-way", 40, 30),
     ),
     mutation(
         "old-reports-count-as-new",
         "R5: the age of a report is not allowed for",
         &[(JUDGE, "*age >= timeout + slack", "*age >= timeout + slack * 0")],
         "r5_a_report_is_as_old_as_the_pulse_that_it_echoes",
+        Death::Story("a_report_that_is_older_than_the_silence_which_it_tells_of_expires_nobody"),
     ),
     mutation(
         "good-byes-not-repeated",
@@ -175,6 +209,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "self.gone.iter().take(0).map(|(id, (incarnation, _))| gone_entry(*id, *incarnation)).collect();",
         )],
         "r5_good_byes_are_repeated_in_heard_tables",
+        Death::Story("a_parents_good_bye_that_the_coordinator_missed_is_repeated_by_who_heard_it"),
     ),
     mutation(
         "digest-ignored",
@@ -185,6 +220,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "if word.digest != self.config.digest && now < self.started_at {",
         )],
         "r6_who_is_configured_otherwise_is_not_let_in",
+        Death::Story("of_two_groups_with_different_configurations_that_meet_one_yields"),
     ),
     mutation(
         "no-stall",
@@ -195,18 +231,21 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "if idle > self.config.lease() * 1000 && self.phase == Phase::Member {",
         )],
         "r7_a_stall_is_one_even_if_the_lease_held",
+        Death::Class("hangs", 40, 30),
     ),
     mutation(
         "back-too-early",
         "R7: after a stall it gains at once",
         &[(LEASE, "        if recovered {", "        if recovered || now >= stalled_at {")],
         "r7_it_gains_again_in_the_same_view_once_everyone_acknowledges_a_later_pulse",
+        Death::Class("hangs", 40, 30),
     ),
     mutation(
         "keeps-after-a-stall",
         "R7: a stalled node goes on keeping",
         &[(LEASE, "        self.keep_nothing();\n        if buckets > 0 {", "        if buckets > 0 {")],
         "r7_a_stalled_node_keeps_nothing",
+        Death::Unseen("no world has connections to keep"),
     ),
     mutation(
         "listening-while-hung",
@@ -217,18 +256,23 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "            if self.phase == Phase::Stopped {",
         )],
         "r8_a_stall_while_listening_starts_it_again",
+        Death::Class("hangs", 40, 30),
     ),
     mutation(
         "young-runs-count",
         "R3: a run counts for the quorum although the one before it may have given a lease",
         &[(RULES, "settled(*who)) && is_seasoned(*who)", "settled(*who)) && (true || is_seasoned(*who))")],
         "r3_a_run_younger_than_t_is_none_of_the_quorum",
+        Death::Story(
+            "story_12_an_echoer_that_restarted_is_no_member_of_the_quorum_before_the_lease_that_it_gave_is_over",
+        ),
     ),
     mutation(
         "words-left-out",
         "R3: gains without the words of the others",
         &[(RULES, "if blocked || !self.is_quorate", "if (blocked && false) || !self.is_quorate")],
         "r3_gain_waits_for_every_other_node",
+        Death::Class("weight", 40, 30),
     ),
     mutation(
         "words-without-promise",
@@ -239,18 +283,21 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "word.state.owns_nothing() && word.promise.max(view) >= view",
         )],
         "r3_a_node_outside_the_view_counts_if_it_owns_nothing_and_promised_this_view",
+        Death::Class("joiners", 40, 30),
     ),
     mutation(
         "lease-as-long-as-the-time-out",
         "R4: a lease lasts T, not T'",
         &[("config.rs", "self.timeout - self.interval - self.timeout / 50", "self.timeout")],
         "timers_must_fit_each_other",
+        Death::Class("hang", 40, 30),
     ),
     mutation(
         "unproven-echoes-move-leases",
         "R4: an echo moves the lease though its sender does not take this node for alive",
         &[(HEAR, "if echo.is_some_and(|entry| entry.proven) {", "if echo.is_some() {")],
         "r4_an_echo_that_is_not_proven_moves_no_lease",
+        Death::Class("echoers", 40, 30),
     ),
     mutation(
         "lapse-left-out",
@@ -261,12 +308,14 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "if serves && now >= self.lease && self.phase == Phase::Stopped {",
         )],
         "r4_nothing_is_owned_from_the_very_moment_that_the_lease_lapses",
+        Death::Class("hangs", 40, 30),
     ),
     mutation(
         "one-report-expires",
         "R5: one report is enough, whatever the quorum",
         &[(JUDGE, "counted >= self.config.quorum", "counted >= 1")],
         "r5_quorum_nodes_must_report_the_silence",
+        Death::Class("one-way", 40, 30),
     ),
     mutation(
         "waiting-while-hung",
@@ -277,6 +326,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "if matches!(self.phase, Phase::Listening) {",
         )],
         "r8_a_stall_while_waiting_once_more_starts_listening_again_too",
+        Death::Class("hangs", 40, 30),
     ),
     mutation(
         "good-bye-too-early",
@@ -287,5 +337,6 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "            self.phase = Phase::Goodbye { said: 1, next: now + self.config.interval / 4 };\n            self.pulse(now);\n            self.give_up_all();",
         )],
         "r9_what_it_owns_is_given_up_before_the_good_bye",
+        Death::Class("leave", 40, 30),
     ),
 ];
