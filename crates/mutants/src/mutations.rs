@@ -283,7 +283,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "word.state.owns_nothing() && word.promise.max(view) >= view",
         )],
         "r3_a_node_outside_the_view_counts_if_it_owns_nothing_and_promised_this_view",
-        Death::Class("joiners", 40, 30),
+        Death::Class("restart", 40, 30),
     ),
     mutation(
         "lease-as-long-as-the-time-out",
