@@ -11,6 +11,9 @@
 //! Each sender has, for each incarnation, a key of its own (HKDF-SHA-256, RFC 5869, over cluster, name and
 //! incarnation), and the sequence number is the nonce of ChaCha20-Poly1305 (RFC 8439): a nonce repeats only if an
 //! incarnation does. Names are in the clear so that a node with a wrong key can be named to the administrator.
+//!
+//! Each [`Channel`] has a magic and sub-keys of its own: numbers of one channel say nothing about those of another, and
+//! what was sealed for one does not open in another.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,11 +30,36 @@ use crate::wire::{Reader, Writer};
 /// Largest datagram in bytes: what fits IPv6's minimum MTU of 1,280 (RFC 8200 section 5) behind its and UDP's header.
 pub const DATAGRAM_LEN_MAX: usize = 1232;
 
-const MAGIC: [u8; 4] = *b"RUDL";
 const VERSION: u8 = 1;
 const TAG_LEN: usize = 16;
 /// Sub-keys kept per opener: every node in a few incarnations. Beyond it the cache starts afresh.
 const CACHE_LEN_MAX: usize = 256;
+
+/// What sealed datagrams are about. A number may be used once in each channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Channel {
+    /// Who is a member, and who owns what: `RUDL`.
+    #[default]
+    Membership,
+    /// The connections that routers share: `RUDS`.
+    State,
+}
+
+impl Channel {
+    const fn magic(self) -> [u8; 4] {
+        match self {
+            Channel::Membership => *b"RUDL",
+            Channel::State => *b"RUDS",
+        }
+    }
+
+    const fn label(self) -> &'static [u8] {
+        match self {
+            Channel::Membership => b"rudel datagram v1\0",
+            Channel::State => b"rudel state v1\0",
+        }
+    }
+}
 
 /// The secret that all nodes of a cluster share.
 #[derive(Clone, PartialEq, Eq)]
@@ -59,11 +87,17 @@ impl ClusterKey {
         hint
     }
 
-    fn cipher(&self, cluster: &str, name: &str, incarnation: Incarnation) -> ChaCha20Poly1305 {
+    fn cipher(
+        &self,
+        channel: Channel,
+        cluster: &str,
+        name: &str,
+        incarnation: Incarnation,
+    ) -> ChaCha20Poly1305 {
         let mut key = [0; 32];
         self.expand(
             &[
-                b"rudel datagram v1\0",
+                channel.label(),
                 cluster.as_bytes(),
                 b"\0",
                 name.as_bytes(),
@@ -230,6 +264,7 @@ impl Rejection {
 /// Seals what one node sends in one incarnation.
 #[derive(Clone)]
 pub struct Sealer {
+    channel: Channel,
     cluster: ClusterName,
     name: NodeName,
     incarnation: Incarnation,
@@ -238,16 +273,34 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// A sealer for one run of one node.
+    /// A sealer for one run of one node, of the membership channel.
     pub fn new(keys: &Keys, cluster: &ClusterName, name: &NodeName, incarnation: Incarnation) -> Self {
+        Self::for_channel(Channel::Membership, keys, cluster, name, incarnation)
+    }
+
+    /// A sealer for one run of one node.
+    pub fn for_channel(
+        channel: Channel,
+        keys: &Keys,
+        cluster: &ClusterName,
+        name: &NodeName,
+        incarnation: Incarnation,
+    ) -> Self {
         let key = keys.sealing();
         Sealer {
+            channel,
             cluster: cluster.clone(),
             name: name.clone(),
             incarnation,
             hint: key.hint(),
-            cipher: key.cipher(cluster.as_str(), name.as_str(), incarnation),
+            cipher: key.cipher(channel, cluster.as_str(), name.as_str(), incarnation),
         }
+    }
+
+    /// The longest message in bytes that makes a datagram of [`DATAGRAM_LEN_MAX`]. It depends on the names.
+    pub fn message_len_max(&self) -> usize {
+        let names = 1 + self.cluster.as_str().len() + 1 + self.name.as_str().len();
+        DATAGRAM_LEN_MAX - (4 + 1 + 4 + names + 8 + 8) - TAG_LEN
     }
 
     /// The run that it seals for.
@@ -258,7 +311,7 @@ impl Sealer {
     /// Seals `message` as datagram number `sequence`. A number must not be used twice.
     pub fn seal(&self, sequence: u64, message: &[u8]) -> Vec<u8> {
         let mut header = Writer::default();
-        header.bytes(&MAGIC);
+        header.bytes(&self.channel.magic());
         header.u8(VERSION);
         header.bytes(&self.hint);
         header.text(self.cluster.as_str());
@@ -282,6 +335,7 @@ impl Sealer {
 /// Opens what the nodes of the cluster send.
 #[derive(Clone)]
 pub struct Opener {
+    channel: Channel,
     cluster: ClusterName,
     keys: Vec<(ClusterKey, [u8; 4])>,
     /// By key, name and incarnation; only what once opened a datagram is kept, so outsiders cannot fill it.
@@ -289,9 +343,15 @@ pub struct Opener {
 }
 
 impl Opener {
-    /// An opener for all nodes of `cluster`.
+    /// An opener for all nodes of `cluster`, of the membership channel.
     pub fn new(keys: &Keys, cluster: &ClusterName) -> Self {
+        Self::for_channel(Channel::Membership, keys, cluster)
+    }
+
+    /// An opener for all nodes of `cluster`.
+    pub fn for_channel(channel: Channel, keys: &Keys, cluster: &ClusterName) -> Self {
         Opener {
+            channel,
             cluster: cluster.clone(),
             keys: keys.keys.iter().map(|key| (key.clone(), key.hint())).collect(),
             ciphers: BTreeMap::new(),
@@ -304,7 +364,7 @@ impl Opener {
             return Err(Rejection::Foreign);
         }
         let mut reader = Reader::new(datagram);
-        let header = parse_header(&mut reader)?;
+        let header = parse_header(self.channel, &mut reader)?;
         if header.cluster != self.cluster.as_str() {
             return Err(Rejection::Cluster {
                 cluster: header.cluster.into(),
@@ -324,7 +384,7 @@ impl Opener {
             let cached = self.ciphers.get(&slot).cloned();
             let fresh = cached.is_none();
             let cipher = cached.unwrap_or_else(|| {
-                key.cipher(self.cluster.as_str(), header.name.as_str(), header.incarnation)
+                key.cipher(self.channel, self.cluster.as_str(), header.name.as_str(), header.incarnation)
             });
             let mut message = body.to_vec();
             let opened = cipher.decrypt_in_place_detached(
@@ -363,9 +423,9 @@ struct Header<'a> {
     sequence: u64,
 }
 
-fn parse_header<'a>(reader: &mut Reader<'a>) -> Result<Header<'a>, Rejection> {
+fn parse_header<'a>(channel: Channel, reader: &mut Reader<'a>) -> Result<Header<'a>, Rejection> {
     let foreign = |_| Rejection::Foreign;
-    if reader.array::<4>().map_err(foreign)? != MAGIC {
+    if reader.array::<4>().map_err(foreign)? != channel.magic() {
         return Err(Rejection::Foreign);
     }
     let version = reader.u8().map_err(foreign)?;
@@ -482,6 +542,30 @@ mod tests {
         assert_eq!(opener.open(&old).unwrap().1, b"old");
         assert_eq!(opener.open(&new).unwrap().1, b"new");
         assert!(Opener::new(&keys, &cluster).open(&new).is_err());
+    }
+
+    #[test]
+    fn what_is_sealed_for_one_channel_opens_in_no_other() {
+        let (keys, cluster, name) = parts();
+        let state = Sealer::for_channel(Channel::State, &keys, &cluster, &name, Incarnation(5));
+        let membership = Sealer::new(&keys, &cluster, &name, Incarnation(5));
+        let mut datagram = state.seal(9, b"hello");
+        assert!(Opener::for_channel(Channel::State, &keys, &cluster).open(&datagram).is_ok());
+        assert_eq!(Opener::new(&keys, &cluster).open(&datagram), Err(Rejection::Foreign));
+        // Were the sub-keys the same, the same number would be the same key stream twice.
+        let body = datagram.len() - TAG_LEN - 5..datagram.len() - TAG_LEN;
+        assert_ne!(datagram[body.clone()], membership.seal(9, b"hello")[body]);
+        datagram[..4].copy_from_slice(b"RUDL");
+        let refused = Opener::new(&keys, &cluster).open(&datagram);
+        assert_eq!(refused, Err(Rejection::Forged { name: "n1".into() }));
+    }
+
+    #[test]
+    fn the_longest_message_makes_the_longest_datagram() {
+        let (keys, cluster, name) = parts();
+        let sealer = Sealer::new(&keys, &cluster, &name, Incarnation(5));
+        let message = vec![7; sealer.message_len_max()];
+        assert_eq!(sealer.seal(9, &message).len(), DATAGRAM_LEN_MAX);
     }
 
     #[test]
