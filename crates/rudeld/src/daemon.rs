@@ -185,7 +185,7 @@ impl Running {
         realtime::lock_memory();
         let (notice_sender, notices) = mpsc::channel(QUEUE_MAX);
         let (ended_sender, ended) = oneshot::channel();
-        let parts = Parts { node, links: heartbeats, datapath, election, notices: notice_sender };
+        let parts = Parts { node, links: heartbeats, datapath, election, notices: notice_sender, sync: None };
         // If there is no thread to be had, the pins stay, silent, for the next start to take over.
         let pulse = pulse::start(parts, move || {
             // Nobody waits for it only if the runtime has ended already.

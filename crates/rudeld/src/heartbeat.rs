@@ -23,8 +23,23 @@ const TRAFFIC_CLASS_CS6: u32 = 48 << 2;
 /// `TC_PRIO_CONTROL`: the first band of the usual queueing disciplines. Needs `CAP_NET_ADMIN`.
 const PRIORITY_CONTROL: u32 = 7;
 
+/// Class selector 2, above the usual and far below network control.
+const TRAFFIC_CLASS_CS2: u32 = 16 << 2;
+
 /// Room for what 32 nodes send in some hundred intervals: a pulse thread that was away for a moment finds all of it.
 const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
+
+/// Room for more than a second of connection state at the highest rate of one node.
+const BULK_RECEIVE_BUFFER_BYTES: usize = 16 << 20;
+
+/// What a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Pulses: small, few, and first in every queue.
+    Pulses,
+    /// Connection state: it may be much, and must not be in the way of pulses.
+    Bulk,
+}
 
 /// Why a heartbeat socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -147,6 +162,18 @@ impl Heartbeat {
     /// # Errors
     /// [`OpenError`]. All but `NotAGroup` can pass, so trying again later makes sense.
     pub fn open(interface: &str, group: SocketAddr) -> Result<Self, OpenError> {
+        Self::open_for(Purpose::Pulses, interface, group)
+    }
+
+    /// Opens a socket for bulk data as [`Heartbeat::open`] does one for pulses: with more room, and without precedence.
+    ///
+    /// # Errors
+    /// As [`Heartbeat::open`].
+    pub fn open_bulk(interface: &str, group: SocketAddr) -> Result<Self, OpenError> {
+        Self::open_for(Purpose::Bulk, interface, group)
+    }
+
+    fn open_for(purpose: Purpose, interface: &str, group: SocketAddr) -> Result<Self, OpenError> {
         if !group.ip().is_multicast() || group.port() == 0 {
             return Err(OpenError::NotAGroup { group });
         }
@@ -156,7 +183,7 @@ impl Heartbeat {
             return Err(OpenError::NoIpv4Address { interface: interface.to_owned(), group });
         }
         let group = scoped(group, link.index);
-        let socket = configure(&link, group).map_err(failed)?;
+        let socket = configure(purpose, &link, group).map_err(failed)?;
         join(&socket, link.index, group).map_err(|source| OpenError::Join {
             interface: interface.to_owned(),
             group,
@@ -252,7 +279,11 @@ const fn scoped(group: SocketAddr, ifindex: u32) -> SocketAddr {
     }
 }
 
-fn configure(link: &Link, group: SocketAddr) -> io::Result<Socket> {
+fn configure(purpose: Purpose, link: &Link, group: SocketAddr) -> io::Result<Socket> {
+    let (traffic_class, receive_buffer_bytes) = match purpose {
+        Purpose::Pulses => (TRAFFIC_CLASS_CS6, RECEIVE_BUFFER_BYTES),
+        Purpose::Bulk => (TRAFFIC_CLASS_CS2, BULK_RECEIVE_BUFFER_BYTES),
+    };
     let socket =
         Socket::new(Domain::for_address(group), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
     // Other links' sockets are bound to the same group and port.
@@ -265,7 +296,7 @@ fn configure(link: &Link, group: SocketAddr) -> io::Result<Socket> {
             socket.set_multicast_ttl_v4(1)?;
             // Only the group that this very socket has joined, not the ones that others of this host have.
             socket.set_multicast_all_v4(false)?;
-            socket.set_tos_v4(TRAFFIC_CLASS_CS6)?;
+            socket.set_tos_v4(traffic_class)?;
         }
         SocketAddr::V6(_) => {
             socket.set_only_v6(true)?;
@@ -273,15 +304,17 @@ fn configure(link: &Link, group: SocketAddr) -> io::Result<Socket> {
             socket.set_multicast_hops_v6(1)?;
             socket.set_multicast_all_v6(false)?;
             socket.set_multicast_if_v6(link.index)?;
-            socket.set_tclass_v6(TRAFFIC_CLASS_CS6)?;
+            socket.set_tclass_v6(traffic_class)?;
         }
     }
     // After the TOS, which sets a priority too. Both are niceties: without the capability the heart beats as well.
-    if let Err(error) = socket.set_priority(PRIORITY_CONTROL) {
+    if purpose == Purpose::Pulses
+        && let Err(error) = socket.set_priority(PRIORITY_CONTROL)
+    {
         tracing::debug!(%error, "heartbeats are sent without the priority of control traffic");
     }
-    if sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER_BYTES).is_err() {
-        socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+    if sockopt::set_socket_recv_buffer_size_force(&socket, receive_buffer_bytes).is_err() {
+        socket.set_recv_buffer_size(receive_buffer_bytes)?;
     }
     // Bound to the group's address, so that datagrams to the node's own address never get here.
     socket.bind(&SockAddr::from(group))?;

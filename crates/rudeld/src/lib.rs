@@ -22,4 +22,5 @@ pub mod recording;
 pub mod snapshot;
 pub mod statistics;
 pub mod store;
+pub mod sync;
 pub mod web;

@@ -39,6 +39,7 @@ use crate::clock::monotonic_ns;
 use crate::heartbeat::{Heartbeat, SendError};
 use crate::neighbor::{Election, ServingNodes};
 use crate::statistics::{Histogram, Recent};
+use crate::sync::thread::Door;
 
 /// Datagrams of one link that are handled before timers are looked at again: two intervals of a full cluster.
 const DATAGRAMS_PER_TURN: usize = 64;
@@ -50,6 +51,9 @@ const REQUESTS_MAX: usize = 64;
 const ADDRESSES_PER_NODE: usize = 8;
 /// The same rejection from the same address is told once in this time.
 const REJECTION_TOLD_EVERY: Duration = Duration::from_secs(60);
+/// How long connections may hold up a move of their buckets; at most a quarter of an interval, so that a node that
+/// waits is not late.
+const SYNC_PATIENCE_MAX: Duration = Duration::from_millis(20);
 /// Rejections that are remembered as told; a flood from ever new addresses is counted, not told.
 const REJECTIONS_TOLD_MAX: usize = 64;
 
@@ -231,6 +235,8 @@ pub struct Parts<D> {
     pub election: Election,
     /// Where notices go.
     pub notices: mpsc::Sender<Notice>,
+    /// The sync thread of a router that shares its connections.
+    pub sync: Option<Door>,
 }
 
 /// A running pulse thread.
@@ -257,6 +263,8 @@ pub fn start<D: Datapath + Send + 'static>(
             datapath: parts.datapath,
             election: parts.election,
             notices: parts.notices,
+            sync: parts.sync,
+            owned: BucketSet::EMPTY,
             incoming,
             wake,
             addresses: BTreeMap::new(),
@@ -284,6 +292,9 @@ struct Turn<D> {
     datapath: D,
     election: Election,
     notices: mpsc::Sender<Notice>,
+    sync: Option<Door>,
+    /// What the packet filter passes.
+    owned: BucketSet,
     incoming: Receiver<Request>,
     wake: Arc<OwnedFd>,
     addresses: BTreeMap<NodeId, BTreeSet<IpAddr>>,
@@ -329,7 +340,7 @@ impl<D: Datapath> Turn<D> {
                     }
                 }
                 Output::Table(table) => {
-                    self.datapath.write_table(&buckets(&table))?;
+                    self.write_table(&table)?;
                     if table.kept != self.kept {
                         self.kept = table.kept;
                         self.tell(Notice::Kept(table.kept));
@@ -337,6 +348,9 @@ impl<D: Datapath> Turn<D> {
                     self.elect();
                 }
                 Output::Lease(until) => {
+                    if let Some(sync) = &self.sync {
+                        sync.lease(until);
+                    }
                     self.datapath.write_lease(LeaseUntil::from_nanos(until.as_nanos()))?
                 }
                 Output::Event(event) => {
@@ -359,6 +373,29 @@ impl<D: Datapath> Turn<D> {
                 Output::Stopped => self.stopped = true,
                 Output::Timeout(timeout) => return Ok(timeout),
             }
+        }
+    }
+
+    /// Writes the table between the two halves of a move of connections: those of gained buckets are in this kernel before
+    /// the first packet passes; those of lost ones are told when no packet passes any more, and before the pulse that says so.
+    fn write_table(&mut self, table: &Table) -> Result<(), PulseError> {
+        let (before, after) = (self.owned, table.owned);
+        self.share_connections(before | after, before);
+        self.datapath.write_table(&buckets(table))?;
+        self.owned = after;
+        self.share_connections(after, before | after);
+        Ok(())
+    }
+
+    /// The one thing that this thread waits for, and not for long: packets that come late are worse than a connection that
+    /// is lost, and other nodes wait for the next pulse.
+    fn share_connections(&self, owned: BucketSet, told: BucketSet) {
+        let Some(sync) = self.sync.as_ref().filter(|_| owned != told) else {
+            return;
+        };
+        let patience = SYNC_PATIENCE_MAX.min(self.node.machine().config().interval / 4);
+        if !sync.own(owned, patience) {
+            tracing::debug!("buckets moved before all of their connections were known to have done so");
         }
     }
 

@@ -1,0 +1,469 @@
+//! The sync thread: the engine, the kernel's table and the sockets, beside the pulse thread.
+//!
+//! ```text
+//!   ctnetlink events, dumps ─┐                              ┌─► multicast sockets
+//!   multicast sockets ───────┼─► Engine::handle_* ─► poll_output ─► ctnetlink changes
+//!   Door (queue, lease) ─────┘
+//! ```
+//!
+//! A busy router has tens of thousands of events a second, and waking for each would cost more than handling it: after each
+//! look at the sockets the thread leaves them alone for a batch's time. Who knocks at the [`Door`] is served at once, and
+//! what has come until then is read first.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rudel_proto::bucket::BucketSet;
+use rudel_proto::id::{ClusterName, Incarnation, NodeName};
+use rudel_proto::seal::{DATAGRAM_LEN_MAX, Keys};
+use rudel_proto::time::Time;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use serde::Serialize;
+
+use super::classify::Classify;
+use super::conntrack::{DUMP_CHUNKS_PER_TURN, Dump, Heard, Listener, Write, Writer};
+use super::engine::{self, Counts, Engine, Output, Settings};
+use crate::clock::monotonic_ns;
+use crate::heartbeat::Heartbeat;
+
+/// Room for events: some thousand, while the thread is away for a moment.
+pub const EVENT_BUFFER_BYTES: usize = 8 << 20;
+/// Events that are handled in one turn; more wait for the next.
+const EVENTS_PER_TURN: usize = 10_000;
+/// Datagrams of one link that are handled in one turn.
+const DATAGRAMS_PER_TURN: usize = 500;
+/// Requests that may wait.
+const REQUESTS_MAX: usize = 16;
+
+/// The group in which connection state is told: that of the heartbeat, one port higher (below the highest port: lower), so
+/// that the bulk waits in other buffers than the pulses.
+pub fn state_group(heartbeat: SocketAddr) -> SocketAddr {
+    let port = heartbeat.port().checked_add(1).unwrap_or(heartbeat.port() - 1);
+    SocketAddr::new(heartbeat.ip(), port)
+}
+
+/// What the thread works with.
+pub struct Parts {
+    /// The times of the engine.
+    pub settings: Settings,
+    /// The keys of the cluster.
+    pub keys: Keys,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// This node.
+    pub name: NodeName,
+    /// This run of it.
+    pub incarnation: Incarnation,
+    /// From connections to buckets.
+    pub classify: Box<dyn Classify>,
+    /// One socket per heartbeat link, of the [`state_group`].
+    pub links: Vec<Heartbeat>,
+    /// Room for events of the kernel, usually [`EVENT_BUFFER_BYTES`].
+    pub event_buffer_bytes: usize,
+}
+
+/// What the sync thread knows at one instant.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// What was counted, and what is there.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Datagrams that were not let in.
+    pub rejected: u64,
+    /// Datagrams that a link could not take; they are repeated if somebody misses them.
+    pub send_errors: u64,
+    /// Processor time of the thread.
+    pub cpu_ns: u64,
+    /// Whether all that the others own is known here.
+    pub synced: bool,
+    /// The other routers.
+    pub peers: Vec<PeerReport>,
+}
+
+/// Another router, as the sync thread sees it.
+#[derive(Clone, Debug, Serialize)]
+pub struct PeerReport {
+    /// Its name.
+    pub name: String,
+    /// Whether it is known to be alive and no recording.
+    pub proven: bool,
+    /// Whether all of its connections are known here.
+    pub whole: bool,
+}
+
+enum Request {
+    Own(BucketSet, Duration, SyncSender<()>),
+    Classify(Box<dyn Classify>),
+    Report(SyncSender<Report>),
+    Stop,
+}
+
+/// How the rest of the daemon reaches the thread.
+#[derive(Clone)]
+pub struct Door {
+    queue: SyncSender<Request>,
+    wake: Arc<OwnedFd>,
+    lease: Arc<AtomicU64>,
+}
+
+impl Door {
+    /// This node owns these buckets: call it before the packet filter passes what is gained, and after it has ceased to pass
+    /// what is lost. Waits until what the others told is in the kernel, and what they have to know is on its way, but no
+    /// longer than `patience`: a node that passes packets late is worse than a connection lost. Returns whether that was
+    /// long enough.
+    pub fn own(&self, owned: BucketSet, patience: Duration) -> bool {
+        let (done, is_done) = sync_channel(1);
+        // Half of it for what may be missing, half for the work.
+        self.send(Request::Own(owned, patience / 2, done)) && is_done.recv_timeout(patience).is_ok()
+    }
+
+    /// The node may pass packets, and so speak for what it owns, until then.
+    pub fn lease(&self, until: Time) {
+        self.lease.store(until.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Routes or addresses have changed.
+    pub fn classify(&self, classify: Box<dyn Classify>) -> bool {
+        self.send(Request::Classify(classify))
+    }
+
+    /// What the thread knows; None if it has ended or does not answer within `patience`.
+    pub fn report(&self, patience: Duration) -> Option<Report> {
+        let (answer, answered) = sync_channel(1);
+        self.send(Request::Report(answer)).then(|| answered.recv_timeout(patience).ok()).flatten()
+    }
+
+    fn send(&self, request: Request) -> bool {
+        match self.queue.try_send(request) {
+            Ok(()) => {
+                // Fails only when the counter is full, and then it is readable anyway.
+                let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+                true
+            }
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        }
+    }
+}
+
+/// A running sync thread; ends it when dropped.
+pub struct Thread {
+    door: Door,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Thread {
+    /// Starts the thread in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// What the kernel says: most often that its module `nf_conntrack_netlink` is missing.
+    pub fn start(parts: Parts) -> io::Result<Self> {
+        let (queue, requests) = sync_channel(REQUESTS_MAX);
+        let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
+        let lease = Arc::new(AtomicU64::new(0));
+        let door = Door { queue, wake: wake.clone(), lease: lease.clone() };
+        // Listening before the first dump, so that nothing happens unheard in between.
+        let listener = Listener::open(parts.event_buffer_bytes)?;
+        let writer = Writer::open()?;
+        let engine = engine::Parts {
+            settings: parts.settings,
+            keys: &parts.keys,
+            cluster: &parts.cluster,
+            name: &parts.name,
+            incarnation: parts.incarnation,
+            classify: parts.classify,
+            port: writer.port(),
+        };
+        let turn = Turn {
+            engine: Engine::new(engine, now()),
+            batch: parts.settings.batch,
+            listener,
+            writer,
+            dump: None,
+            links: parts.links,
+            requests,
+            wake,
+            lease,
+            look_at: Time::ZERO,
+            rejected: 0,
+            send_errors: 0,
+            stopped: false,
+        };
+        let handle = std::thread::Builder::new().name("sync".into()).spawn(move || turn.run())?;
+        Ok(Thread { door, handle: Some(handle) })
+    }
+
+    /// How to reach it.
+    pub fn door(&self) -> &Door {
+        &self.door
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        while !self.door.send(Request::Stop) {
+            if self.handle.as_ref().is_none_or(JoinHandle::is_finished) {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        if let Some(handle) = self.handle.take()
+            && handle.join().is_err()
+        {
+            tracing::error!("the sync thread has panicked; see the log");
+        }
+    }
+}
+
+struct Turn {
+    engine: Engine,
+    batch: Duration,
+    listener: Listener,
+    writer: Writer,
+    dump: Option<Dump>,
+    links: Vec<Heartbeat>,
+    requests: Receiver<Request>,
+    wake: Arc<OwnedFd>,
+    lease: Arc<AtomicU64>,
+    /// The sockets are left alone until then.
+    look_at: Time,
+    rejected: u64,
+    send_errors: u64,
+    stopped: bool,
+}
+
+impl Turn {
+    fn run(mut self) {
+        let mut timeout = self.carry_out();
+        while !self.stopped {
+            self.wait(timeout);
+            let now = now();
+            if now >= self.look_at && self.look(now, EVENTS_PER_TURN) {
+                self.look_at = now + self.batch;
+            }
+            self.read_dump(now);
+            self.serve();
+            let now = self::now();
+            self.engine.handle_lease(Time::from_nanos(self.lease.load(Ordering::Relaxed)));
+            if now >= timeout {
+                self.engine.handle_timeout(now);
+            }
+            timeout = self.carry_out();
+        }
+        self.engine.forget_replicas();
+        self.carry_out();
+    }
+
+    fn wait(&self, timeout: Time) {
+        let now = now();
+        let rests = now < self.look_at;
+        let until = if self.dump.is_some() {
+            now
+        } else if rests {
+            timeout.min(self.look_at)
+        } else {
+            timeout
+        };
+        let left = until.since(now);
+        let left = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        let mut fds = vec![PollFd::new(&*self.wake, PollFlags::IN)];
+        if !rests {
+            fds.push(PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN));
+            fds.extend(self.links.iter().map(|link| PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN)));
+        }
+        if let Err(error) = poll(&mut fds, Some(&left))
+            && error != rustix::io::Errno::INTR
+        {
+            tracing::error!(%error, "the sync thread cannot wait");
+            std::thread::sleep(self.batch);
+        }
+    }
+
+    /// Reads what has come; returns whether there was anything.
+    fn look(&mut self, now: Time, events_max: usize) -> bool {
+        let heard = self.hear_kernel(now, events_max);
+        let received = self.hear_links(now);
+        heard || received
+    }
+
+    fn hear_kernel(&mut self, now: Time, events_max: usize) -> bool {
+        for count in 0..events_max {
+            match self.listener.hear() {
+                Ok(Some(Heard::Event(message))) => self.engine.handle_event(now, &message),
+                Ok(Some(Heard::Overrun)) => {
+                    self.dump = None;
+                    self.engine.handle_overrun();
+                    tracing::warn!(
+                        "connections changed faster than they could be read; the table is read anew"
+                    );
+                }
+                Ok(None) => return count > 0,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot hear of connections");
+                    return count > 0;
+                }
+            }
+        }
+        true
+    }
+
+    fn hear_links(&mut self, now: Time) -> bool {
+        let mut buffer = [0; DATAGRAM_LEN_MAX + 1];
+        let mut any = false;
+        for link in &self.links {
+            for _ in 0..DATAGRAMS_PER_TURN {
+                match link.recv(&mut buffer) {
+                    Ok(Some((len, source))) => {
+                        any = true;
+                        if let Err(rejection) = self.engine.handle_datagram(now, &buffer[..len]) {
+                            self.rejected += 1;
+                            tracing::debug!(%source, %rejection, "a datagram about connections was rejected");
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::debug!(interface = link.interface(), %error, "cannot receive");
+                        break;
+                    }
+                }
+            }
+        }
+        any
+    }
+
+    fn read_dump(&mut self, now: Time) {
+        let Some(dump) = &mut self.dump else {
+            return;
+        };
+        for _ in 0..DUMP_CHUNKS_PER_TURN {
+            let engine = &mut self.engine;
+            match dump.read(|message| engine.handle_dumped(now, &message)) {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.dump = None;
+                    return self.engine.handle_dump_end(true);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the table of connections could not be read; trying again");
+                    self.dump = None;
+                    return self.engine.handle_dump_end(false);
+                }
+            }
+        }
+    }
+
+    fn serve(&mut self) {
+        // The counter says only that there is something.
+        let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
+        while let Ok(request) = self.requests.try_recv() {
+            match request {
+                Request::Own(owned, patience, done) => {
+                    self.own(owned, patience);
+                    // Whoever asked may have lost patience.
+                    let _ = done.try_send(());
+                }
+                Request::Classify(classify) => {
+                    self.dump = None;
+                    self.engine.handle_classification(classify);
+                }
+                Request::Report(answer) => {
+                    let _ = answer.try_send(self.report());
+                }
+                Request::Stop => self.stopped = true,
+            }
+        }
+    }
+
+    fn own(&mut self, owned: BucketSet, patience: Duration) {
+        let begin = now();
+        self.engine.handle_lease(Time::from_nanos(self.lease.load(Ordering::Relaxed)));
+        loop {
+            // All of it: what passed before the filter was changed has its event already.
+            let now = now();
+            self.look(now, usize::MAX);
+            if !self.engine.has_gaps() || now.since(begin) >= patience {
+                break;
+            }
+            self.engine.handle_timeout(now);
+            self.carry_out();
+            let mut fds: Vec<_> =
+                self.links.iter().map(|link| PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN)).collect();
+            let _ = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 1_000_000 }));
+        }
+        self.engine.handle_owned(now(), owned);
+        self.carry_out();
+    }
+
+    /// Carries out what the engine wants; returns when it wants to be called again.
+    fn carry_out(&mut self) -> Time {
+        let mut writes = Vec::new();
+        loop {
+            match self.engine.poll_output() {
+                Output::Write(write) => writes.push(write),
+                Output::Send(datagram) => self.multicast(&datagram),
+                Output::Dump => match Dump::begin() {
+                    Ok(dump) => self.dump = Some(dump),
+                    Err(error) => {
+                        tracing::error!(%error, "the table of connections cannot be read");
+                        // Tried again by the next refresh.
+                    }
+                },
+                Output::Timeout(timeout) => {
+                    if writes.is_empty() {
+                        return timeout;
+                    }
+                    self.write(&std::mem::take(&mut writes));
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, writes: &[Write]) {
+        let engine = &mut self.engine;
+        let written = self.writer.write(writes, |write, errno| {
+            tracing::debug!(?write, %errno, "the kernel refused a change of its table of connections");
+            engine.handle_write_failed(write, errno);
+        });
+        if let Err(error) = written {
+            tracing::warn!(%error, "connections could not be written");
+            self.engine.handle_overrun();
+        }
+    }
+
+    fn multicast(&mut self, datagram: &[u8]) {
+        for link in &self.links {
+            if let Err(error) = link.send(datagram) {
+                self.send_errors += 1;
+                tracing::debug!(interface = link.interface(), %error, "a datagram about connections was not sent");
+            }
+        }
+    }
+
+    fn report(&self) -> Report {
+        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Report {
+            counts: self.engine.counts(),
+            rejected: self.rejected,
+            send_errors: self.send_errors,
+            cpu_ns: cpu.tv_sec.unsigned_abs() * 1_000_000_000 + cpu.tv_nsec.unsigned_abs(),
+            synced: self.engine.is_synced(now()),
+            peers: self
+                .engine
+                .peers(now())
+                .map(|(name, proven, whole)| PeerReport { name: name.into(), proven, whole })
+                .collect(),
+        }
+    }
+}
+
+fn now() -> Time {
+    Time::from_nanos(monotonic_ns())
+}
