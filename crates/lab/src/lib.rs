@@ -16,6 +16,7 @@
 //! # Ok(()) }
 //! ```
 
+mod browser;
 pub mod client;
 pub mod failover;
 mod footprint;
@@ -32,6 +33,7 @@ pub mod store;
 mod sys;
 mod wait;
 
+pub use browser::Browser;
 pub use footprint::Footprint;
 pub use lab::{Builder, Client, Lab, Plan, REST_DEADLINE};
 pub use netns::Namespace;

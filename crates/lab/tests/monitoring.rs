@@ -1,7 +1,7 @@
-//! What administrators look at: the history over restarts, metrics, health.
+//! What administrators look at: the history over restarts, metrics, health, and the status page in a real browser.
 //!
 //! ```text
-//!    n1        n2        n3        each with metrics = "127.0.0.1:9440"
+//!    n1        n2        n3        each with metrics = "127.0.0.1:9440"; the browser is on n1
 //!    │         │         │
 //!  ──┴─────────┴── br0 ──┴──
 //! ```
@@ -12,7 +12,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use common::{cluster, root, second};
-use rudel_lab::{Lab, Node, Settings, wait_until};
+use rudel_lab::{Browser, Lab, Node, Settings, wait_until};
 use serde_json::Value;
 
 const METRICS: &str = "\n[node]\nmetrics = \"127.0.0.1:9440\"\n";
@@ -121,6 +121,88 @@ fn metrics_and_health_say_what_the_status_says() {
     .expect("a lost node is counted");
     assert_eq!(metric(lab.node("n1"), "rudel_view_changes_total{reason=\"expired\"}"), Ok(1.0));
     assert!(metric(lab.node("n1"), "rudel_troubles").expect("troubles") > 0.0);
+}
+
+#[test]
+fn the_status_page_lives_in_a_browser() {
+    let Some(_serial) = root() else { return };
+    let mut lab = watched(3);
+    let pictures = std::env::var_os("RUDEL_LAB_PICTURES").map(std::path::PathBuf::from);
+    let home = tempfile::tempdir().expect("a directory");
+    let mut browser = Browser::start(lab.node("n1").namespace(), home.path()).expect("a browser");
+    let picture = |browser: &mut Browser, name: &str| {
+        if let Some(dir) = &pictures {
+            browser.picture(&dir.join(format!("{name}.png"))).expect("a picture");
+        }
+    };
+    const LINK: &str = "document.getElementById('link').textContent";
+    const TEXT: &str = "document.body.innerText";
+    browser.open("http://127.0.0.1:9440/").expect("the page");
+    browser.wait_for(second(120), &format!("{LINK} === 'live'"), TEXT).expect("it lives");
+
+    // The map is what the status says, in letters, one for each node.
+    let status: Value =
+        serde_json::from_str(&lab.node("n1").rudel(&["status", "--json"]).expect("a status")).expect("JSON");
+    let owners = status["buckets"]["owners"].as_array().expect("owners");
+    let cells =
+        browser.evaluate("[...document.querySelectorAll('#map .cell')].map((c) => c.textContent).join('')");
+    let cells = cells.expect("the map");
+    let expected: String = owners
+        .iter()
+        .map(|owner| match owner.as_str() {
+            Some("n1") => 'A',
+            Some("n2") => 'B',
+            Some("n3") => 'C',
+            _ => '·',
+        })
+        .collect();
+    assert_eq!(cells, expected.as_str());
+
+    for (width, height) in [(390, 844), (1440, 900), (320, 600)] {
+        browser.resize(width, height).expect("a window");
+        for dark in [false, true] {
+            browser.prefer_dark(dark).expect("a preference");
+            let kind = if dark { "dark" } else { "light" };
+            picture(&mut browser, &format!("at-rest-{width}-{kind}"));
+            let fits = browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth");
+            assert_eq!(fits.expect("a width"), true, "it scrolls sideways at {width}");
+        }
+    }
+
+    // By keyboard alone.
+    browser.press("Tab").expect("a key");
+    assert_eq!(browser.evaluate("document.activeElement.id").expect("an element"), "map");
+    for (key, bucket) in
+        [("ArrowRight", 0), ("ArrowRight", 1), ("ArrowDown", 17), ("ArrowUp", 1), ("ArrowLeft", 0)]
+    {
+        browser.press(key).expect("a key");
+        let said = browser.evaluate("document.getElementById('bucket').textContent").expect("a text");
+        assert_eq!(said, format!("Bucket {bucket}: {}", owners[bucket].as_str().expect("an owner")).as_str());
+    }
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+
+    lab.node_mut("n3").kill_daemon();
+    let lost = "document.getElementById('troubles').innerText.includes('n3 is lost') \
+                && document.getElementById('nodes').innerText.includes('lost') \
+                && document.getElementById('events').innerText.includes('not heard for') \
+                && ![...document.querySelectorAll('#map .cell')].some((c) => c.textContent === 'C')";
+    browser.wait_for(second(120), lost, TEXT).expect("it shows the loss");
+    for (width, height) in [(390, 844), (1440, 900)] {
+        browser.resize(width, height).expect("a window");
+        picture(&mut browser, &format!("a-loss-{width}"));
+    }
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+
+    lab.node_mut("n1").kill_daemon();
+    browser
+        .wait_for(second(120), &format!("{LINK}.startsWith('lost the daemon')"), TEXT)
+        .expect("it says so");
+    picture(&mut browser, "without-its-daemon-1440");
+    lab.node_mut("n1").start_daemon().expect("a daemon");
+    browser.wait_for(second(120), &format!("{LINK} === 'live'"), TEXT).expect("it lives again");
+    let history = "document.getElementById('events').innerText.includes('not heard for')";
+    browser.open("http://127.0.0.1:9440/").expect("the page");
+    browser.wait_for(second(120), history, TEXT).expect("a new page shows what was before the restart");
 }
 
 /// Runs Prometheus's tool (Debian's package prometheus) beside the alert rules.
