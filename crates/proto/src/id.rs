@@ -138,8 +138,28 @@ impl fmt::Debug for NodeId {
 }
 
 /// One run of a node's daemon; a later run has a higher number.
+///
+/// The lower [`Incarnation::CHANCE_BITS`] of a number that was not counted up from a stored one are chance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u64);
+
+impl Incarnation {
+    /// How many bits make two runs differ that know nothing of each other.
+    pub const CHANCE_BITS: u32 = 24;
+
+    /// This run's number when another of its name was heard of: higher than `heard`, with this run's own lower bits.
+    ///
+    /// Not just one more than `heard`, which may be a recording of a run long ago: one more than that is a run that has
+    /// been, whose sequence numbers, and with them nonces, would come again. `None` where there is no higher number.
+    #[must_use]
+    pub const fn after(self, heard: Incarnation) -> Option<Incarnation> {
+        let chance = self.0 & ((1 << Self::CHANCE_BITS) - 1);
+        match ((heard.0 >> Self::CHANCE_BITS) + 1).checked_mul(1 << Self::CHANCE_BITS) {
+            Some(next) => Some(Incarnation(next | chance)),
+            None => None,
+        }
+    }
+}
 
 /// A node in one of its runs: what views, debts and words are about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -90,8 +90,9 @@ impl Place {
         let mut chance = [0; 4];
         rustix::rand::getrandom(&mut chance[1..], rustix::rand::GetRandomFlags::empty())
             .map_err(|error| io_error("read", Path::new("the random number generator"), error.into()))?;
-        let incarnation =
-            Incarnation((stored + 1).max(seconds << 24 | u64::from(u32::from_be_bytes(chance))));
+        let incarnation = Incarnation(
+            (stored + 1).max(seconds << Incarnation::CHANCE_BITS | u64::from(u32::from_be_bytes(chance))),
+        );
         self.store_incarnation(incarnation)?;
         Ok(incarnation)
     }

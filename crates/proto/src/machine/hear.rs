@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::peer::{Contact, Peer};
 use super::{Action, BODIES_MAX, Machine, Phase, Twin};
 use crate::event::Event;
-use crate::id::{Identity, Incarnation, ViewId};
+use crate::id::{Identity, ViewId};
 use crate::seal::{Rejection, Sender};
 use crate::time::Time;
 use crate::view::View;
@@ -202,7 +202,7 @@ impl Machine {
         matches!(self.phase, Phase::Member | Phase::Goodbye { .. })
     }
 
-    /// A node that hears its own name with a higher incarnation takes that + 1, while it owns nothing.
+    /// A node that hears its own name with a higher incarnation takes a higher one than that, while it owns nothing.
     pub(super) fn learn_incarnation(&mut self, identities: impl Iterator<Item = Identity>) {
         if !matches!(self.phase, Phase::Listening | Phase::Joining) {
             return;
@@ -210,8 +210,9 @@ impl Machine {
         let me = self.me;
         let highest =
             identities.filter(|identity| identity.id == me.id).map(|identity| identity.incarnation).max();
-        if let Some(highest) = highest.filter(|highest| *highest > me.incarnation && highest.0 < u64::MAX) {
-            self.me.incarnation = Incarnation(highest.0 + 1);
+        let highest = highest.filter(|highest| *highest > me.incarnation);
+        if let Some(higher) = highest.and_then(|highest| me.incarnation.after(highest)) {
+            self.me.incarnation = higher;
             self.sent.clear();
             self.actions.push_back(Action::Incarnation(self.me.incarnation));
         }
