@@ -9,7 +9,7 @@
 
 #include <linux/types.h>
 
-#define ABI_VERSION 2
+#define ABI_VERSION 3
 
 /* Hash classes of flows. One byte of table for each; the bucket is the top byte of a 32-bit hash. */
 #define BUCKET_COUNT 256
@@ -41,14 +41,85 @@ enum verdict {
 	VERDICT_NOT_IP = 5,    /* any other EtherType: dropped */
 	VERDICT_PROBE = 6,     /* a peer's probe: counted by sender, dropped */
 	VERDICT_LEFT = 7,      /* owned while kept, of a connection unknown here: dropped, left to its keeper */
+	VERDICT_ORPHAN = 8,    /* on a router, a fragment whose first one was not seen: dropped, its flow is unknown */
 };
-#define VERDICT_COUNT 8
+#define VERDICT_COUNT 9
 
-/* Which end of a packet is the flow's own, that is, is hashed first. */
+/* Which end of a packet is the flow's own, that is, is hashed first. On a router, see also router.h. */
 enum side {
 	SIDE_SERVICE = 0, /* the source: clients talk to the cluster's addresses */
 	SIDE_INSIDE = 1,  /* the source: the inside host sends through the cluster */
 	SIDE_OUTSIDE = 2, /* the destination: the same inside host, seen from the other side */
+};
+
+/* What a router has to look at besides the side: bits of the filter's constant `border`. */
+enum border {
+	BORDER_TRANSLATES = 1, /* source NAT: packets to translated addresses belong to their ports' blocks */
+	BORDER_SERVICES = 2,   /* static destination NAT */
+	BORDER_MESHED = 4,     /* several inside networks, with flows between them */
+	BORDER_FRAGMENTS = 8,  /* ports count: remember those of fragmented datagrams */
+};
+
+/*
+ * Source NAT gives the flows of bucket b outside ports of block b alone, so that the answer's port names the bucket.
+ * 256 blocks of 252 ports are all ports from 1024 on.
+ */
+#define BLOCK_FIRST_PORT 1024
+#define BLOCK_PORTS 252
+_Static_assert(BLOCK_FIRST_PORT + BUCKET_COUNT * BLOCK_PORTS == 65536, "mirrored in src/border.rs");
+
+/* Maps of a router's filter, which belong to the loaded program and are not pinned. */
+#define HOST_COUNT_MAX 1024
+#define SERVICE_COUNT_MAX 4096
+#define NETWORK_COUNT_MAX 1024
+#define FRAGMENT_COUNT_MAX 8192
+
+/* Map "hosts": addresses of the cluster, on any interface. */
+#define HOST_OWN 1
+#define HOST_TRANSLATED 2 /* source NAT translates onto it */
+
+struct host_key {
+	__u32 address[4]; /* as in the packet */
+};
+_Static_assert(sizeof(struct host_key) == 16, "mirrored in src/abi.rs");
+
+/* Map "services": the two ends of static destination NAT. */
+#define SERVICE_OUTER 1
+#define SERVICE_INNER 2
+
+struct service_key {
+	__u32 address[4];
+	__be16 port;
+	__u8 protocol;
+	__u8 pad; /* zero */
+};
+_Static_assert(sizeof(struct service_key) == 20, "mirrored in src/abi.rs");
+
+/* Map "networks": the longest prefix wins, so each has the flags of those that it lies in, too. */
+#define NETWORK_INSIDE 1
+#define NETWORK_TRANSLATED 2
+
+struct network_key {
+	__u32 prefix_bits; /* 0 to 128; of IPv4 96 more than it is written with */
+	__u32 address[4];
+};
+_Static_assert(sizeof(struct network_key) == 20, "mirrored in src/abi.rs");
+
+/* Map "fragments": only the filter reads and writes it. */
+struct fragment_key {
+	__u32 source[4];
+	__u32 destination[4];
+	__be32 id;
+	__u8 protocol; /* zero with IPv6 */
+	__u8 pad[3];   /* zero */
+};
+_Static_assert(sizeof(struct fragment_key) == 40, "no hidden padding");
+
+struct fragment_value {
+	__be16 own_port;
+	__be16 peer_port;
+	__u8 protocol;
+	__u8 pad[3];
 };
 
 /* What of a flow is hashed. */
@@ -124,7 +195,7 @@ _Static_assert(sizeof(struct count) == 16, "mirrored in src/abi.rs");
 struct interface_counters {
 	struct count verdicts[VERDICT_COUNT];
 };
-_Static_assert(sizeof(struct interface_counters) == 128, "mirrored in src/abi.rs");
+_Static_assert(sizeof(struct interface_counters) == 144, "mirrored in src/abi.rs");
 
 struct bucket_count {
 	__u64 seen; /* packets of this bucket, whatever became of them */

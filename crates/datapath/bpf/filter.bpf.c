@@ -6,14 +6,15 @@
  *   1. Not to the cluster MAC? Pass, untouched and uncounted. This is the node's own traffic; it costs one comparison.
  *   2. A peer's probe is counted by its sender and dropped. ARP, neighbour discovery and IGMP go up untouched on every
  *      node: the daemon and the stack answer them. What else is not IP is dropped.
- *   3. The flow key, by hash mode and side, and its bucket: the top byte of the kernel's jhash.
+ *   3. The flow key, by hash mode and side, and its bucket: the top byte of the kernel's jhash. On a router the two
+ *      directions of a flow have one (router.h); a packet to a translated address has its port's.
  *   4. Not our bucket? Drop. With n nodes this is the fate of all but one packet in n, so nothing costlier than the
  *      table look-up comes before it.
  *   5. Our bucket, and the lease holds? The destination becomes this interface's own MAC, so that the stack takes the
  *      frame for its own, and up it goes. The lease makes a node whose daemon is dead, stopped or starved fall silent
  *      before others take its buckets over: nobody has to be alive for that.
  *   6. Only while a bucket moves: its old owner keeps the TCP connections that it knows, and its new owner leaves them
- *      to it (known.h). All else goes to the new owner.
+ *      to it (known.h). All else goes to the new owner, and so does everything that is routed.
  *
  * Every drop has a counter with a name (abi.h).
  */
@@ -22,11 +23,13 @@
 #include "known.h"
 #include "maps.h"
 #include "parse.h"
+#include "router.h"
 
 /* Set by the loader for each interface; constants to the verifier, which removes the branches that they close. */
 const volatile struct mac cluster_mac = {};
 const volatile struct mac own_mac = {};
 const volatile __u8 side = SIDE_SERVICE;
+const volatile __u8 border = 0; /* enum border; of a router */
 const volatile __u8 hash_mode = HASH_SOURCE_IP_PORT;
 const volatile __u32 hash_seed = 0;
 const volatile __u32 cluster_tag = 0; /* of probes, host order */
@@ -73,10 +76,20 @@ static __always_inline int take_probe(const struct cursor *at)
 	return VERDICT_PROBE;
 }
 
-static __always_inline __u32 bucket_of(const struct flow *flow)
+static __always_inline __u32 bucket_of(struct flow *flow)
 {
 	__u32 key[KEY_WORDS_MAX];
 	__u32 hash;
+	int block;
+
+	if (side != SIDE_SERVICE) {
+		block = orient(flow, side, border);
+		if (block >= 0 && hash_mode != HASH_NONE) {
+			/* The compiler knows the quotient's range and drops the mask; the verifier does not. */
+			asm volatile("" : "+r"(block));
+			return block & (BUCKET_COUNT - 1);
+		}
+	}
 
 	if (hash_mode == HASH_NONE)
 		return 0;
@@ -131,8 +144,14 @@ static __always_inline bool is_leased(void)
 	return held && bpf_ktime_get_ns() < held->until_ns;
 }
 
+/* Connections have a socket at their keeper to be known by. What a router forwards has none. */
+static __always_inline bool can_be_kept(const struct flow *flow)
+{
+	return is_tcp(flow) && (side == SIDE_SERVICE || (flow->local && !flow->headless));
+}
+
 /* Who takes this flow's packets? */
-static __always_inline int judge(struct xdp_md *ctx, const struct cursor *at, const struct flow *flow)
+static __always_inline int judge(struct xdp_md *ctx, const struct cursor *at, struct flow *flow)
 {
 	const __u32 only = 0;
 	const volatile struct bucket_table *table;
@@ -155,11 +174,11 @@ static __always_inline int judge(struct xdp_md *ctx, const struct cursor *at, co
 	case BUCKET_OWNED_WHILE_KEPT:
 		if (!is_leased())
 			return VERDICT_FENCED;
-		if (is_tcp(flow) && !is_first(at, flow) && !is_known(ctx, at, flow))
+		if (can_be_kept(flow) && !is_first(at, flow) && !is_known(ctx, at, flow))
 			return VERDICT_LEFT;
 		break;
 	case BUCKET_KEPT:
-		if (!is_tcp(flow) || is_first(at, flow) || !is_leased() || !is_known(ctx, at, flow))
+		if (!can_be_kept(flow) || is_first(at, flow) || !is_leased() || !is_known(ctx, at, flow))
 			return VERDICT_IGNORED;
 		break;
 	default:
@@ -171,6 +190,9 @@ static __always_inline int judge(struct xdp_md *ctx, const struct cursor *at, co
 
 static __always_inline int decide(struct xdp_md *ctx, struct cursor *at)
 {
+	const bool routes = side != SIDE_SERVICE;
+	const bool joins = routes && (border & BORDER_FRAGMENTS);
+	struct piece piece;
 	struct flow flow;
 	__be16 ethertype;
 	int rc;
@@ -181,10 +203,10 @@ static __always_inline int decide(struct xdp_md *ctx, struct cursor *at)
 
 	switch (ethertype) {
 	case bpf_htons(ETH_P_IP):
-		rc = parse_ipv4_flow(at, &flow, side);
+		rc = parse_ipv4_flow(at, &flow, routes, joins, &piece);
 		break;
 	case bpf_htons(ETH_P_IPV6):
-		rc = parse_ipv6_flow(at, &flow, side);
+		rc = parse_ipv6_flow(at, &flow, routes, joins, &piece);
 		break;
 	case bpf_htons(ETH_P_ARP):
 		return VERDICT_CONTROL;
@@ -193,6 +215,8 @@ static __always_inline int decide(struct xdp_md *ctx, struct cursor *at)
 	default:
 		return VERDICT_NOT_IP;
 	}
+	if (joins && rc == PARSED && piece.fragment)
+		rc = join_fragments(&flow, &piece);
 	return rc == PARSED ? judge(ctx, at, &flow) : rc;
 }
 

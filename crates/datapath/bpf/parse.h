@@ -47,6 +47,7 @@ struct fragment_head {
 	__be32 id;
 };
 #define FRAGMENT_OFFSET_OR_MORE 0xfff9
+#define FRAGMENT_OFFSET 0xfff8
 
 struct icmp_head {
 	__u8 type;
@@ -62,6 +63,7 @@ struct ports_head {
 };
 
 #define IPV4_FRAGMENT 0x3fff /* "more fragments", and the offset */
+#define IPV4_FRAGMENT_OFFSET 0x1fff
 
 enum {
 	ICMP_ECHO_REPLY = 0,
@@ -90,13 +92,19 @@ struct cursor {
 /* No header that matters begins further behind; the verifier wants a bound below 64 kB for any offset. */
 #define OFFSET_MAX 0x4000
 
-/* What the hash may ask of a flow. Everything as it stands in the packet; "own" is the end that `side` chooses. */
+/*
+ * What the hash may ask of a flow. Everything as it stands in the packet; "own" is the source, and of a packet quoted in
+ * an ICMP error, which went the other way, the destination. A router may turn a flow around (router.h).
+ */
 struct flow {
 	__u32 address[4]; /* the own end's; IPv4 uses the first word */
+	__u32 peer[4];    /* the other end's, on a router only */
 	__be16 own_port;
 	__be16 peer_port;
 	bool ipv6;
-	bool ports; /* the ports are known; of an ICMP echo, both are its identifier */
+	bool ports;    /* the ports are known; of an ICMP echo, both are its identifier */
+	bool headless; /* on a router, a later fragment: its ports are those of the first, and their header is not here */
+	bool local;    /* on a router: to an address of the cluster, and not through it */
 
 	/* Where it stands, for whoever must look again; of a packet quoted in an ICMP error, the quoted one. */
 	bool quoted;
@@ -105,11 +113,14 @@ struct flow {
 	__u32 transport_at;
 };
 
-/* `reversed`: the packet is the one inside an ICMP error, which went the other way. */
-static __always_inline bool own_is_source(__u8 side, bool reversed)
-{
-	return (side == SIDE_OUTSIDE) == reversed;
-}
+/* What is known of a packet's place in a datagram. */
+struct piece {
+	bool fragment;
+	bool first; /* its transport header follows */
+	__be32 id;  /* of the datagram, between its two addresses and, of IPv4, for its protocol */
+};
+
+/* Every helper below: `reversed` says that the packet is the one inside an ICMP error, which went the other way. */
 
 /* The next header, if this much of it is there. */
 static __always_inline void *peek(const struct cursor *at, __u32 bytes)
@@ -157,13 +168,13 @@ static __always_inline int parse_ethernet(struct cursor *at, __be16 *ethertype)
 	return forget_way(at, *ethertype);
 }
 
-static __always_inline int parse_ports(struct cursor *at, struct flow *flow, __u8 protocol, __u8 side, bool reversed)
+static __always_inline int parse_ports(struct cursor *at, struct flow *flow, __u8 protocol, bool reversed)
 {
 	struct ports_head *ports = peek(at, sizeof(*ports));
 
 	if (!ports)
 		return VERDICT_MALFORMED;
-	if (own_is_source(side, reversed)) {
+	if (!reversed) {
 		flow->own_port = ports->source;
 		flow->peer_port = ports->destination;
 	} else {
@@ -183,16 +194,17 @@ static __always_inline bool has_ports(__u8 protocol)
 }
 
 /* An echo's identifier stands for both ports: request and reply carry the same one. */
-static __always_inline void take_echo_id(struct flow *flow, const struct icmp_head *icmp)
+static __always_inline void take_echo_id(struct flow *flow, const struct icmp_head *icmp, __u8 protocol)
 {
+	flow->protocol = protocol;
 	flow->own_port = icmp->id;
 	flow->peer_port = icmp->id;
 	flow->ports = true;
 }
 
-/* Leaves the cursor at the transport header. Sets `protocol`, and `fragment` if there is no telling what follows. */
-static __always_inline int parse_ipv4(struct cursor *at, struct flow *flow, __u8 side, bool reversed, __u8 *protocol,
-				      bool *fragment)
+/* Leaves the cursor at the transport header, if the packet has one: see `piece`. `both`: the peer's address, too. */
+static __always_inline int parse_ipv4(struct cursor *at, struct flow *flow, bool both, bool reversed, __u8 *protocol,
+				      struct piece *piece)
 {
 	struct iphdr *ip = peek(at, sizeof(*ip));
 	__u32 header_bytes, total_bytes;
@@ -211,13 +223,20 @@ static __always_inline int parse_ipv4(struct cursor *at, struct flow *flow, __u8
 	if (!reversed && total_bytes != 0 && (total_bytes < header_bytes || !peek(at, total_bytes)))
 		return VERDICT_MALFORMED;
 
-	flow->address[0] = own_is_source(side, reversed) ? ip->saddr : ip->daddr;
+	flow->address[0] = reversed ? ip->daddr : ip->saddr;
+	if (both) {
+		flow->peer[0] = reversed ? ip->saddr : ip->daddr;
+		flow->protocol = ip->protocol;
+		flow->headless = false;
+	}
 	flow->ipv6 = false;
 	flow->ports = false;
 	flow->quoted = reversed;
 	flow->ip_at = at->offset;
 	*protocol = ip->protocol;
-	*fragment = ip->frag_off & bpf_htons(IPV4_FRAGMENT);
+	piece->fragment = ip->frag_off & bpf_htons(IPV4_FRAGMENT);
+	piece->first = !(ip->frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET));
+	piece->id = ip->id;
 	at->offset += header_bytes;
 	return forget_way(at, ip->saddr);
 }
@@ -228,13 +247,17 @@ static __always_inline bool is_extension(__u8 protocol)
 	       protocol == IPPROTO_AH || protocol == IPPROTO_FRAGMENT;
 }
 
-static __always_inline int skip_extensions(struct cursor *at, __u32 noise, __u8 *protocol, bool *fragment)
+/* `through`: go on behind the header of a first fragment, to its transport header. */
+static __always_inline int skip_extensions(struct cursor *at, __u32 noise, bool through, __u8 *protocol,
+					   struct piece *piece)
 {
 	struct extension_head *extension;
 	struct fragment_head *part;
 	int depth;
 
-	*fragment = false;
+	piece->fragment = false;
+	piece->first = true;
+	piece->id = 0;
 	for (depth = 0; depth < IPV6_CHAIN_MAX && is_extension(*protocol); depth++) {
 		/* None is shorter than eight bytes. */
 		extension = peek(at, sizeof(*part));
@@ -245,9 +268,13 @@ static __always_inline int skip_extensions(struct cursor *at, __u32 noise, __u8 
 			at->offset += sizeof(*part);
 			*protocol = part->next;
 			/* An atomic fragment (RFC 6946) is a whole packet. */
-			*fragment = part->offset & bpf_htons(FRAGMENT_OFFSET_OR_MORE);
-			if (*fragment)
-				return PARSED;
+			if (part->offset & bpf_htons(FRAGMENT_OFFSET_OR_MORE)) {
+				piece->fragment = true;
+				piece->first = !(part->offset & bpf_htons(FRAGMENT_OFFSET));
+				piece->id = part->id;
+				if (!through || !piece->first)
+					return PARSED;
+			}
 		} else {
 			at->offset += *protocol == IPPROTO_AH ? (extension->length + 2) * 4
 							      : (extension->length + 1) * 8;
@@ -260,11 +287,11 @@ static __always_inline int skip_extensions(struct cursor *at, __u32 noise, __u8 
 }
 
 /* As parse_ipv4. */
-static __always_inline int parse_ipv6(struct cursor *at, struct flow *flow, __u8 side, bool reversed, __u8 *protocol,
-				      bool *fragment)
+static __always_inline int parse_ipv6(struct cursor *at, struct flow *flow, bool both, bool through, bool reversed,
+				      __u8 *protocol, struct piece *piece)
 {
 	struct ipv6hdr *ip = peek(at, sizeof(*ip));
-	const struct in6_addr *own;
+	const struct in6_addr *own, *peer;
 	__u32 payload_bytes;
 
 	if (!ip || ip->version != 6)
@@ -275,18 +302,26 @@ static __always_inline int parse_ipv6(struct cursor *at, struct flow *flow, __u8
 	if (!reversed && !peek(at, sizeof(*ip) + payload_bytes))
 		return VERDICT_MALFORMED;
 
-	own = own_is_source(side, reversed) ? &ip->saddr : &ip->daddr;
+	own = reversed ? &ip->daddr : &ip->saddr;
 	flow->address[0] = own->in6_u.u6_addr32[0];
 	flow->address[1] = own->in6_u.u6_addr32[1];
 	flow->address[2] = own->in6_u.u6_addr32[2];
 	flow->address[3] = own->in6_u.u6_addr32[3];
+	if (both) {
+		peer = reversed ? &ip->saddr : &ip->daddr;
+		flow->peer[0] = peer->in6_u.u6_addr32[0];
+		flow->peer[1] = peer->in6_u.u6_addr32[1];
+		flow->peer[2] = peer->in6_u.u6_addr32[2];
+		flow->peer[3] = peer->in6_u.u6_addr32[3];
+		flow->headless = false;
+	}
 	flow->ipv6 = true;
 	flow->ports = false;
 	flow->quoted = reversed;
 	flow->ip_at = at->offset;
 	*protocol = ip->nexthdr;
 	at->offset += sizeof(*ip);
-	return skip_extensions(at, ip->daddr.in6_u.u6_addr32[3], protocol, fragment);
+	return skip_extensions(at, ip->daddr.in6_u.u6_addr32[3], through, protocol, piece);
 }
 
 static __always_inline bool is_icmp_error(__u8 type)
@@ -310,20 +345,21 @@ static __always_inline bool is_icmpv6_echo(__u8 type)
 	return type == ICMPV6_ECHO || type == ICMPV6_ECHO_REPLY;
 }
 
-/* The flow of an IPv4 packet, or of the one inside an ICMP error. */
-static __always_inline int parse_ipv4_flow(struct cursor *at, struct flow *flow, __u8 side)
+/* The flow of an IPv4 packet, or of the one inside an ICMP error. `through`: fragments have the ports of the first. */
+static __always_inline int parse_ipv4_flow(struct cursor *at, struct flow *flow, bool both, bool through,
+					   struct piece *piece)
 {
 	struct icmp_head *icmp;
+	struct piece inner;
 	__u8 protocol;
-	bool fragment;
 	int rc;
 
-	rc = parse_ipv4(at, flow, side, false, &protocol, &fragment);
-	if (rc != PARSED || fragment)
+	rc = parse_ipv4(at, flow, both, false, &protocol, piece);
+	if (rc != PARSED || (piece->fragment && !(through && piece->first)))
 		return rc;
 	if (has_ports(protocol))
-		return parse_ports(at, flow, protocol, side, false);
-	if (protocol == IPPROTO_IGMP)
+		return parse_ports(at, flow, protocol, false);
+	if (protocol == IPPROTO_IGMP && !piece->fragment)
 		return VERDICT_CONTROL;
 	if (protocol != IPPROTO_ICMP)
 		return PARSED;
@@ -332,16 +368,16 @@ static __always_inline int parse_ipv4_flow(struct cursor *at, struct flow *flow,
 	if (!icmp)
 		return VERDICT_MALFORMED;
 	if (is_icmp_echo(icmp->type))
-		take_echo_id(flow, icmp);
+		take_echo_id(flow, icmp, protocol);
 	if (!is_icmp_error(icmp->type))
 		return PARSED;
 
 	at->offset += sizeof(*icmp);
-	rc = parse_ipv4(at, flow, side, true, &protocol, &fragment);
-	if (rc != PARSED || fragment)
+	rc = parse_ipv4(at, flow, both, true, &protocol, &inner);
+	if (rc != PARSED || (inner.fragment && !(through && inner.first)))
 		return rc;
 	if (has_ports(protocol))
-		return parse_ports(at, flow, protocol, side, true);
+		return parse_ports(at, flow, protocol, true);
 	if (protocol != IPPROTO_ICMP)
 		return PARSED;
 
@@ -349,42 +385,48 @@ static __always_inline int parse_ipv4_flow(struct cursor *at, struct flow *flow,
 	if (!icmp)
 		return VERDICT_MALFORMED;
 	if (is_icmp_echo(icmp->type))
-		take_echo_id(flow, icmp);
+		take_echo_id(flow, icmp, protocol);
 	return PARSED;
 }
 
 /* The same for IPv6. */
-static __always_inline int parse_ipv6_flow(struct cursor *at, struct flow *flow, __u8 side)
+static __always_inline int parse_ipv6_flow(struct cursor *at, struct flow *flow, bool both, bool through,
+					   struct piece *piece)
 {
 	struct icmp_head *icmp;
+	struct piece inner;
 	__u8 protocol;
-	bool fragment;
 	int rc;
 
-	rc = parse_ipv6(at, flow, side, false, &protocol, &fragment);
-	if (rc != PARSED || fragment)
+	rc = parse_ipv6(at, flow, both, through, false, &protocol, piece);
+	if (both)
+		flow->protocol = protocol;
+	if (rc != PARSED || (piece->fragment && !(through && piece->first)))
 		return rc;
 	if (has_ports(protocol))
-		return parse_ports(at, flow, protocol, side, false);
+		return parse_ports(at, flow, protocol, false);
 	if (protocol != IPPROTO_ICMPV6)
 		return PARSED;
 
 	icmp = peek(at, sizeof(*icmp));
 	if (!icmp)
 		return VERDICT_MALFORMED;
-	if (icmp->type >= ICMPV6_NDISC_FIRST && icmp->type <= ICMPV6_NDISC_LAST)
+	/* RFC 6980 forbids fragments of these. */
+	if (icmp->type >= ICMPV6_NDISC_FIRST && icmp->type <= ICMPV6_NDISC_LAST && !piece->fragment)
 		return VERDICT_CONTROL;
 	if (is_icmpv6_echo(icmp->type))
-		take_echo_id(flow, icmp);
+		take_echo_id(flow, icmp, protocol);
 	if (!is_icmpv6_error(icmp->type))
 		return PARSED;
 
 	at->offset += sizeof(*icmp);
-	rc = parse_ipv6(at, flow, side, true, &protocol, &fragment);
-	if (rc != PARSED || fragment)
+	rc = parse_ipv6(at, flow, both, through, true, &protocol, &inner);
+	if (both)
+		flow->protocol = protocol;
+	if (rc != PARSED || (inner.fragment && !(through && inner.first)))
 		return rc;
 	if (has_ports(protocol))
-		return parse_ports(at, flow, protocol, side, true);
+		return parse_ports(at, flow, protocol, true);
 	if (protocol != IPPROTO_ICMPV6)
 		return PARSED;
 
@@ -392,7 +434,7 @@ static __always_inline int parse_ipv6_flow(struct cursor *at, struct flow *flow,
 	if (!icmp)
 		return VERDICT_MALFORMED;
 	if (is_icmpv6_echo(icmp->type))
-		take_echo_id(flow, icmp);
+		take_echo_id(flow, icmp, protocol);
 	return PARSED;
 }
 

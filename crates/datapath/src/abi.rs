@@ -5,13 +5,45 @@
 use std::mem::{offset_of, size_of};
 
 /// Raised whenever a map that a predecessor may have pinned would mean something else than before.
-pub(crate) const ABI_VERSION: u32 = 2;
+pub(crate) const ABI_VERSION: u32 = 3;
 /// Interfaces of one node that can carry the filter.
 pub(crate) const SLOT_COUNT: usize = 16;
 /// Verdicts of the filter, in the order of [`crate::Verdict`].
-pub(crate) const VERDICT_COUNT: usize = 8;
+pub(crate) const VERDICT_COUNT: usize = 9;
 /// Bytes that a daemon can leave for its successor.
 pub(crate) const MEMO_BYTES_MAX: usize = 8188;
+
+/// Bits of the filter's constant `border`.
+pub(crate) const BORDER_TRANSLATES: u8 = 1;
+pub(crate) const BORDER_SERVICES: u8 = 2;
+pub(crate) const BORDER_MESHED: u8 = 4;
+pub(crate) const BORDER_FRAGMENTS: u8 = 8;
+
+/// Flags in the maps of a router's filter.
+pub(crate) const HOST_OWN: u8 = 1;
+pub(crate) const HOST_TRANSLATED: u8 = 2;
+pub(crate) const SERVICE_OUTER: u8 = 1;
+pub(crate) const SERVICE_INNER: u8 = 2;
+pub(crate) const NETWORK_INSIDE: u8 = 1;
+pub(crate) const NETWORK_TRANSLATED: u8 = 2;
+
+/// An address, IPv4 in its mapped form.
+pub(crate) type HostKey = [u8; 16];
+const _: () = assert!(size_of::<HostKey>() == 16);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ServiceKey {
+    pub(crate) address: [u8; 16],
+    pub(crate) port: [u8; 2],
+    pub(crate) protocol: u8,
+    pub(crate) pad: u8,
+}
+const _: () = assert!(size_of::<ServiceKey>() == 20);
+
+/// `struct network_key` without its first word, which is aya's.
+pub(crate) type NetworkKeyData = [u8; 16];
+const _: () = assert!(size_of::<NetworkKeyData>() == 16);
 
 /// A MAC address in the last six bytes; `const volatile struct mac`.
 pub(crate) fn mac(address: [u8; 6]) -> [u8; 8] {
@@ -71,7 +103,7 @@ const _: () = assert!(size_of::<Count>() == 16);
 pub(crate) struct InterfaceCounters {
     pub(crate) verdicts: [Count; VERDICT_COUNT],
 }
-const _: () = assert!(size_of::<InterfaceCounters>() == 128);
+const _: () = assert!(size_of::<InterfaceCounters>() == 144);
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -118,6 +150,8 @@ mod pod {
     // SAFETY: all are `repr(C)`, made of integers and arrays of them, and the sizes asserted above leave no padding;
     // every bit pattern is a value.
     unsafe impl aya::Pod for ProbeKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ServiceKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for ProbeValue {}
     // SAFETY: as above.

@@ -23,6 +23,8 @@ pub enum Verdict {
     /// Its bucket is owned, but its connection is unknown here, and another node keeps connections of the bucket:
     /// dropped, because the keeper takes it.
     Left = 7,
+    /// On a router, a later fragment of a datagram whose first one was not seen: its flow is unknown, dropped.
+    Orphan = 8,
 }
 
 impl Verdict {
@@ -36,6 +38,7 @@ impl Verdict {
         Self::NotIp,
         Self::Probe,
         Self::Left,
+        Self::Orphan,
     ];
 
     /// The name that users see, in JSON and metrics.
@@ -49,6 +52,7 @@ impl Verdict {
             Self::NotIp => "not_ip",
             Self::Probe => "probe",
             Self::Left => "left",
+            Self::Orphan => "orphan",
         }
     }
 
@@ -63,6 +67,7 @@ impl Verdict {
             Self::NotIp => "dropped: neither IP nor ARP nor a probe of this cluster",
             Self::Probe => "counted by sender and dropped: a peer's reception probe",
             Self::Left => "dropped: the node that gave the packet's bucket up still serves its connection",
+            Self::Orphan => "dropped: a fragment of a datagram whose first one was not seen",
         }
     }
 }

@@ -17,13 +17,15 @@
 //! What this crate decides: where a packet goes, given a table and a lease. What it does not: who owns a bucket, and
 //! until when; it takes no part in the protocol and reads no configuration file.
 //!
-//! - [`flow`] is the same hash in Rust: everything here that needs neither clang nor a kernel.
+//! - [`flow`] is the same hash in Rust, [`border`] what a router has beside it: everything here that needs neither clang
+//!   nor a kernel.
 //! - [`Datapath`] is the door that the daemon knocks at, [`Xdp`] is what stands behind it.
 //! - The kernel's state outlives the daemon on purpose: dropping an [`Xdp`] leaves the filter attached and the maps
 //!   pinned, and the lease makes it fall silent. [`Xdp::open`] takes over what a predecessor left; [`Xdp::release`]
 //!   removes everything.
 
 mod abi;
+pub mod border;
 #[cfg(feature = "xdp")]
 mod bpffs;
 mod counters;
@@ -39,6 +41,7 @@ mod table;
 #[cfg(feature = "xdp")]
 mod xdp;
 
+pub use border::Border;
 pub use counters::{BucketCount, Count, InterfaceCounters, ProbeCount, Verdict};
 pub use door::Datapath;
 pub use error::{Error, Result};

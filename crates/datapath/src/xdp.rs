@@ -17,13 +17,18 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues},
+    maps::{
+        Array, Map, MapData, MapError, PerCpuArray, PerCpuValues,
+        lpm_trie::{Key, LpmTrie},
+    },
     programs::{ProgramError, TestRun, TestRunOptions},
 };
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::{
-    abi, bpffs,
+    abi,
+    border::{self, Border, Network},
+    bpffs,
     counters::{BucketCount, Count, InterfaceCounters, ProbeCount},
     device::{self, Device, XdpMode},
     door::Datapath,
@@ -41,6 +46,9 @@ const PROGRAM: &str = "rudel_filter";
 const LINK_PREFIX: &str = "link_";
 /// Every map, in the order in which they are removed: without `abi`, nobody adopts the rest.
 const MAPS: [&str; 8] = ["abi", "lease", "buckets", "counters", "bucket_counters", "probes", "slots", "memo"];
+
+/// Maps that belong to the program of one interface, and are of use to a router alone.
+const ROUTER_MAPS: [&str; 4] = ["hosts", "services", "networks", "fragments"];
 
 /// Interface kinds and drivers on which a natively attached program is worse than none: on veth the packet stays
 /// PACKET_MULTICAST, which TCP drops silently, and segmentation offload is lost; the others have no native mode, or
@@ -121,6 +129,8 @@ pub struct InterfaceOptions {
     pub hash: HashMode,
     /// Seed of the hash; the same on all nodes.
     pub seed: u32,
+    /// What a router knows of the addresses around it. Not looked at where the side is [`Side::Service`].
+    pub border: Border,
     /// How to attach.
     pub mode: AttachMode,
     /// Name of the driver (`ethtool -i`), if known. Without it the interface's kind decides what [`AttachMode::Auto`]
@@ -163,8 +173,9 @@ impl Xdp {
             }
         }
 
-        let mut object = EbpfLoader::new()
-            .btf(None) // no field of a kernel structure is relocated
+        let mut loader = EbpfLoader::new();
+        loader.btf(None); // no field of a kernel structure is relocated
+        let mut object = without_router_maps(&mut loader)
             .default_map_pin_directory(&options.pin_dir)
             .load(OBJECT)
             .map_err(|error| classify("create the filter's maps", error))?;
@@ -437,21 +448,86 @@ impl Xdp {
         let own_mac = abi::mac(options.own_mac);
         let side = options.side as u8;
         let hash_mode = options.hash as u8;
-        let mut object = EbpfLoader::new()
+        let routes = options.side != Side::Service;
+        let border = if routes { border_bits(options) } else { 0 };
+        let mut loader = EbpfLoader::new();
+        if !routes {
+            without_router_maps(&mut loader);
+        }
+        let mut object = loader
             .btf(None)
             .default_map_pin_directory(&self.options.pin_dir)
             .override_global("cluster_mac", &cluster_mac, true)
             .override_global("own_mac", &own_mac, true)
             .override_global("side", &side, true)
+            .override_global("border", &border, true)
             .override_global("hash_mode", &hash_mode, true)
             .override_global("hash_seed", &options.seed, true)
             .override_global("cluster_tag", &self.options.cluster_tag, true)
             .override_global("counter_slot", &slot, true)
             .load(OBJECT)
             .map_err(|error| classify("load the packet program", error))?;
+        if routes {
+            fill_router_maps(&mut object, &options.border)?;
+        }
         program(&mut object)?.load().map_err(refused)?;
         Ok(Filter { object })
     }
+}
+
+fn without_router_maps<'a, 'b>(loader: &'b mut EbpfLoader<'a>) -> &'b mut EbpfLoader<'a> {
+    ROUTER_MAPS.iter().fold(loader, |loader, name| loader.map_max_entries(name, 1))
+}
+
+fn border_bits(options: &InterfaceOptions) -> u8 {
+    let Border { translated, forwards, .. } = &options.border;
+    let uses_ports = matches!(options.hash, HashMode::SourceIpPort | HashMode::SourceIpPortDestPort);
+    let bit = |set: bool, bit| if set { bit } else { 0 };
+    bit(!translated.is_empty(), abi::BORDER_TRANSLATES)
+        | bit(!forwards.is_empty(), abi::BORDER_SERVICES)
+        | bit(options.border.is_meshed(), abi::BORDER_MESHED)
+        | bit(uses_ports || !translated.is_empty() || !forwards.is_empty(), abi::BORDER_FRAGMENTS)
+}
+
+/// Before the program is attached, so that no packet meets half of it.
+fn fill_router_maps(object: &mut Ebpf, border: &Border) -> Result<()> {
+    let bytes = |address| border::mapped(address).to_be_bytes();
+
+    let mut hosts: aya::maps::HashMap<_, abi::HostKey, u8> =
+        borrow(object, "hosts", aya::maps::HashMap::try_from)?;
+    for address in border.own.iter().chain(&border.translated) {
+        let is_translated = border.translated.contains(address);
+        let flags = abi::HOST_OWN | if is_translated { abi::HOST_TRANSLATED } else { 0 };
+        hosts.insert(bytes(*address), flags, 0).map_err(map_error("hosts", "write"))?;
+    }
+
+    let mut services: aya::maps::HashMap<_, abi::ServiceKey, u8> =
+        borrow(object, "services", aya::maps::HashMap::try_from)?;
+    let key = |protocol, (address, port): (_, u16)| abi::ServiceKey {
+        address: bytes(address),
+        port: port.to_be_bytes(),
+        protocol,
+        pad: 0,
+    };
+    let outer = border.forwards.iter().map(|forward| (forward, forward.outer, abi::SERVICE_OUTER));
+    let inner = border.forwards.iter().map(|forward| (forward, forward.inner, abi::SERVICE_INNER));
+    for (forward, end, flag) in outer.chain(inner) {
+        let key = key(forward.protocol, end);
+        // An end may be the inner one of one forward and the outer one of another.
+        let flags = services.get(&key, 0).unwrap_or(0) | flag;
+        services.insert(key, flags, 0).map_err(map_error("services", "write"))?;
+    }
+
+    let mut networks: LpmTrie<_, abi::NetworkKeyData, u8> = borrow(object, "networks", LpmTrie::try_from)?;
+    for network in border.inside.iter().chain(&border.sources) {
+        let covered =
+            |all: &[Network], flag| if all.iter().any(|one| one.covers(network)) { flag } else { 0 };
+        let flags =
+            covered(&border.inside, abi::NETWORK_INSIDE) | covered(&border.sources, abi::NETWORK_TRANSLATED);
+        let key = Key::new(network.mapped_len(), bytes(network.address));
+        networks.insert(&key, flags, 0).map_err(map_error("networks", "write"))?;
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Xdp {
@@ -788,6 +864,15 @@ fn take<T>(
     map.and_then(convert).map_err(map_error(name, "open"))
 }
 
+fn borrow<'a, T>(
+    object: &'a mut Ebpf,
+    name: &'static str,
+    convert: impl FnOnce(&'a mut Map) -> Result<T, MapError>,
+) -> Result<T> {
+    let map = object.map_mut(name).ok_or(MapError::ElementNotFound);
+    map.and_then(convert).map_err(map_error(name, "open"))
+}
+
 fn as_array_data(map: Map) -> Result<MapData, MapError> {
     match map {
         Map::Array(data) => Ok(data),
@@ -882,6 +967,7 @@ mod tests {
             side: Side::Service,
             hash: HashMode::SourceIp,
             seed: 0,
+            border: Border::default(),
             mode,
             driver: driver.map(String::from),
         };

@@ -20,8 +20,8 @@ use common::{
     wait_for,
 };
 use rudel_datapath::{
-    AttachMode, BucketTable, Datapath, Error, HashMode, InterfaceOptions, LeaseUntil, Mode, Side, Verdict,
-    Xdp, clean, ensure_bpffs, fence, is_bpffs, probe,
+    AttachMode, Border, BucketTable, Datapath, Error, HashMode, InterfaceOptions, LeaseUntil, Mode, Side,
+    Verdict, Xdp, clean, ensure_bpffs, fence, is_bpffs, probe,
 };
 
 struct Wire {
@@ -49,6 +49,7 @@ impl Wire {
             side: Side::Service,
             hash: HashMode::SourceIpPort,
             seed: SEED,
+            border: Border::default(),
             mode: AttachMode::Auto,
             driver: None,
         }

@@ -2,12 +2,15 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use common::{Bpffs, CLUSTER_MAC, CLUSTER_TAG, LOOPBACK, OWN_MAC, frames::*, interface, lease, now_ns};
 use rudel_datapath::{
-    Action, BucketState, BucketTable, Count, Datapath, Filter, Flow, HashMode, LeaseUntil, Side, Verdict,
-    Xdp, flow, probe,
+    Action, Border, BucketState, BucketTable, Count, Datapath, Filter, Flow, HashMode, InterfaceOptions,
+    LeaseUntil, Side, Verdict, Xdp, flow, probe,
 };
 
 /// The packet program of one interface, with the state that it goes by.
@@ -20,15 +23,20 @@ struct Bench {
 impl Bench {
     /// A node that owns everything, with a lease that outlasts the test.
     fn new(side: Side, hash: HashMode) -> Self {
+        Self::with_border(side, hash, Border::default())
+    }
+
+    fn with_border(side: Side, hash: HashMode, border: Border) -> Self {
         let bpffs = Bpffs::new();
         let mut xdp = Xdp::open(bpffs.options()).expect("open");
-        let filter = xdp.load_filter(&interface(side, hash)).expect("load");
+        let options = InterfaceOptions { border, ..interface(side, hash) };
+        let filter = xdp.load_filter(&options).expect("load");
         xdp.write_table(&BucketTable::OWNED).expect("write_table");
         xdp.write_lease(lease(Duration::from_secs(3600))).expect("write_lease");
         Self { xdp, filter, _bpffs: bpffs }
     }
 
-    fn counts(&self) -> [Count; 8] {
+    fn counts(&self) -> [Count; 9] {
         self.xdp.counters().expect("counters")[0].verdicts
     }
 
@@ -545,9 +553,9 @@ fn any_bytes_have_one_verdict() {
         random as usize
     };
     let seeds: Vec<Vec<u8>> = ip_packets().iter().map(|(_, packet)| ip_frame(packet)).collect();
-    for side in [Side::Service, Side::Outside] {
-        let bench = Bench::new(side, HashMode::SourceIpPortDestPort);
-        let mut verdicts = [0; 7];
+    for side in Side::ALL {
+        let bench = Bench::with_border(side, HashMode::SourceIpPortDestPort, common::border::border());
+        let mut verdicts = [0; 9];
         for _ in 0..20_000 {
             let mut packet = seeds[next() % seeds.len()].clone();
             for _ in 0..1 + next() % 4 {
@@ -561,5 +569,84 @@ fn any_bytes_have_one_verdict() {
             verdicts[verdict as usize] += 1;
         }
         assert!(verdicts[Verdict::Passed as usize] > 2_000 && verdicts[Verdict::Malformed as usize] > 2_000);
+    }
+}
+
+/// A router between a translated network, a second inside one, and the world: as in tests/vectors/make.py.
+fn router(side: Side, hash: HashMode) -> Bench {
+    Bench::with_border(side, hash, common::border::border())
+}
+
+const ORPHAN: Option<Verdict> = Some(Verdict::Orphan);
+/// Of tests/common/mod.rs.
+const NAT4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+const NAT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 0x10);
+
+#[test]
+fn fragments_follow_the_first_one_and_orphans_go_nowhere() {
+    require_bpf!("fragments_follow_the_first_one_and_orphans_go_nowhere");
+    for (side, hash) in [
+        (Side::Outside, HashMode::SourceIp),
+        (Side::Inside, HashMode::SourceIpPort),
+        (Side::Outside, HashMode::SourceIpPort),
+    ] {
+        let bench = router(side, hash);
+        let four = |offset: u16, payload: &[u8]| ip_frame(&ipv4(CLIENT4, NAT4, UDP, &[], offset, payload));
+        let six = |offset: u16, more: bool, payload: &[u8]| {
+            ip_frame(&ip(CLIENT6, NAT6, FRAGMENT, &fragment(UDP, offset, more, payload)))
+        };
+        let gre = |offset: u16| ip_frame(&ipv4(CLIENT4, NAT4, GRE, &[], offset, &[0; 16]));
+        check(
+            &bench,
+            &[
+                ("a later one, alone", four(0x2064, &[0; 16]), ORPHAN),
+                ("v6, a later one, alone", six(90, true, &[0; 16]), ORPHAN),
+                ("the last one, alone", four(0x0064, &[0; 3]), ORPHAN),
+                ("of a protocol without ports", gre(0x2064), PASSED),
+                ("the first one", four(0x2000, &udp(53, 8080)), PASSED),
+                ("a later one", four(0x2064, &[0; 16]), PASSED),
+                ("the last one", four(0x0064, &[0; 3]), PASSED),
+                ("v6, the first one", six(0, true, &udp(53, 8080)), PASSED),
+                ("v6, a later one", six(90, true, &[0; 16]), PASSED),
+                ("a first one without its ports", four(0x2000, &[0; 3]), MALFORMED),
+            ],
+        );
+        let buckets: Vec<Vec<u8>> =
+            [four(0x2000, &udp(53, 8080)), four(0x2064, &[0; 16]), four(0x0064, &[0; 3])]
+                .iter()
+                .map(|packet| bench.buckets_of(packet))
+                .collect();
+        assert!(buckets.iter().all(|bucket| *bucket == buckets[0]), "{buckets:?}");
+        if side == Side::Outside {
+            assert_eq!(buckets[0], [rudel_datapath::border::block_of(8080).expect("a block")]);
+        }
+    }
+    // Where ports do not count, fragments need no first one.
+    let bench = Bench::new(Side::Outside, HashMode::SourceIp);
+    check(&bench, &[("a later one", ip_frame(&ipv4(CLIENT4, VIP4, UDP, &[], 0x2064, &[0; 16])), PASSED)]);
+}
+
+#[test]
+fn in_a_handover_only_connections_of_the_node_itself_are_left_behind() {
+    require_bpf!("in_a_handover_only_connections_of_the_node_itself_are_left_behind");
+    let segment = |from, to| {
+        let mut bytes = tcp_syn(40_000, 443);
+        bytes[13] = 0x10;
+        ip_frame(&ip(from, to, TCP, &bytes))
+    };
+    let (through, local) = (segment(CLIENT4, ROUTER4), segment(CLIENT4, Ipv4Addr::new(10, 0, 0, 1)));
+    let mut bench = router(Side::Inside, HashMode::SourceIp);
+    for (state, through_verdict, local_verdict) in [
+        (BucketState::OwnedWhileKept, Verdict::Passed, Verdict::Left),
+        (BucketState::Kept, Verdict::Ignored, Verdict::Ignored),
+    ] {
+        bench.xdp.write_table(&BucketTable::new([state; 256])).expect("write_table");
+        check(
+            &bench,
+            &[
+                ("routed", through.clone(), Some(through_verdict)),
+                ("to an address of the cluster", local.clone(), Some(local_verdict)),
+            ],
+        );
     }
 }

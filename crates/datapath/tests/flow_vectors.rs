@@ -1,5 +1,7 @@
 //! The hash in Rust against the vectors of a second implementation. Needs neither root nor clang.
 
+#[path = "common/border.rs"]
+mod border;
 #[path = "common/vectors.rs"]
 #[allow(dead_code)]
 mod vectors;
@@ -20,6 +22,14 @@ fn key_hash_and_bucket_are_those_of_the_second_implementation() {
             vector.bucket,
             "bucket, {place}"
         );
+    }
+}
+
+#[test]
+fn a_router_places_flows_as_the_second_implementation_does() {
+    for vector in vectors::of_router() {
+        let bucket = border::border().bucket(&vector.flow, vector.mode, vector.side, vector.seed);
+        assert_eq!(bucket, vector.bucket, "line {}: {} {}", vector.line, vector.what, vector.mode);
     }
 }
 

@@ -137,6 +137,7 @@ impl HostSetup {
                 side: side(interface.side),
                 hash: hash_mode(interface.hash),
                 seed,
+                border: rudel_datapath::Border::default(),
                 mode: match interface.xdp {
                     XdpMode::Auto => AttachMode::Auto,
                     XdpMode::Native => AttachMode::Native,

@@ -5,6 +5,7 @@
 // Each test is a program of its own, and uses only some of this.
 #![allow(dead_code)]
 
+pub(crate) mod border;
 pub(crate) mod frames;
 pub(crate) mod netns;
 
@@ -15,7 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rudel_datapath::{AttachMode, HashMode, InterfaceOptions, LeaseUntil, Options, Side, ensure_bpffs};
+use rudel_datapath::{
+    AttachMode, Border, HashMode, InterfaceOptions, LeaseUntil, Options, Side, ensure_bpffs,
+};
 use rustix::{
     mount::{UnmountFlags, unmount},
     time::{ClockId, clock_gettime},
@@ -107,6 +110,7 @@ pub(crate) fn interface(side: Side, hash: HashMode) -> InterfaceOptions {
         side,
         hash,
         seed: SEED,
+        border: Border::default(),
         mode: AttachMode::Auto,
         driver: None,
     }

@@ -1,4 +1,4 @@
-//! The rows of `tests/vectors/flow_hash.tsv`.
+//! The rows of `tests/vectors/flow_hash.tsv` and `router.tsv`.
 
 use rudel_datapath::{Flow, HashMode, Side};
 
@@ -17,13 +17,19 @@ pub(crate) struct Vector {
     pub(crate) packet: Vec<u8>,
 }
 
+/// On an interface with nothing around it.
 pub(crate) fn all() -> Vec<Vector> {
-    let vectors: Vec<Vector> = include_str!("../vectors/flow_hash.tsv")
-        .lines()
-        .enumerate()
-        .skip(1)
-        .map(|(at, row)| parse(at + 1, row))
-        .collect();
+    read(include_str!("../vectors/flow_hash.tsv"))
+}
+
+/// On a router that has around it what `border()` says.
+pub(crate) fn of_router() -> Vec<Vector> {
+    read(include_str!("../vectors/router.tsv"))
+}
+
+fn read(table: &str) -> Vec<Vector> {
+    let vectors: Vec<Vector> =
+        table.lines().enumerate().skip(1).map(|(at, row)| parse(at + 1, row)).collect();
     assert!(vectors.len() > 500, "only {} vectors", vectors.len());
     vectors
 }
