@@ -85,6 +85,10 @@ words! {
         LinkDown = "link-down",
         /// An interface is back.
         LinkUp = "link-up",
+        /// The cluster's own table of packet rules had been changed or removed by somebody, and was put back.
+        Restored = "restored",
+        /// Connections through a router found no free port of their block.
+        PortsExhausted = "ports-exhausted",
         /// The configuration was read again.
         Reloaded = "reloaded",
         /// A hook failed.

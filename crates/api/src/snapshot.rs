@@ -53,6 +53,9 @@ pub struct Snapshot {
     /// The heartbeats of the node that speaks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pulses: Option<Pulses>,
+    /// Address translation, on a router that does any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat: Option<Nat>,
     /// Why the owners of buckets changed for the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why_last_change: Option<Event>,
@@ -71,6 +74,18 @@ pub struct Pulses {
     pub lateness_us: u64,
     /// How late the worst timer fired ever, in microseconds.
     pub lateness_max_us: u64,
+}
+
+/// Address translation on the node that speaks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nat {
+    /// The table in nftables, as `nft list table` wants it.
+    pub table: String,
+    /// The addresses that are translated onto.
+    pub addresses: Vec<String>,
+    /// Connections that the kernel refused since this daemon has started, nearly always because every port that they
+    /// might have was taken towards their destination; each cost its first packet.
+    pub refused: u64,
 }
 
 words! {
@@ -214,6 +229,9 @@ pub struct Packets {
     pub fenced: u64,
     /// Without a flow that could be read.
     pub malformed: u64,
+    /// On a router, fragments whose first one was not seen. None elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orphan: Option<u64>,
 }
 
 /// A health check of this node.

@@ -13,9 +13,10 @@ use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
 use rudel_api::config::{Config, Interface};
-use rudel_datapath::{Flow, Side};
+use rudel_datapath::Flow;
 use rudel_proto::bucket::BUCKET_COUNT;
 
+use crate::router;
 use crate::snapshot::hash_mode;
 
 const TCP: u8 = 6;
@@ -48,9 +49,11 @@ pub fn all() -> io::Result<Vec<Connection>> {
     Ok(found)
 }
 
-/// How many of `connections` are in each bucket of the cluster's addresses.
+/// How many of `connections` are in each bucket of the cluster's addresses. On a router, connections to addresses of
+/// [nat] that the interfaces do not name are not counted: their buckets move without them.
 pub fn by_bucket(config: &Config, seed: u32, connections: &[Connection]) -> [u32; BUCKET_COUNT] {
     let mut counts = [0; BUCKET_COUNT];
+    let border = router::border(config);
     for connection in connections {
         let interface = config.interfaces.iter().find(|interface| has(interface, connection.local.ip()));
         let Some(interface) = interface else {
@@ -65,7 +68,7 @@ pub fn by_bucket(config: &Config, seed: u32, connections: &[Connection]) -> [u32
             (connection.remote.ip(), connection.remote.port()),
             (connection.local.ip(), connection.local.port()),
         );
-        let bucket = rudel_datapath::flow::bucket(&flow, hash_mode(interface.hash), Side::Service, seed);
+        let bucket = border.bucket(&flow, hash_mode(interface.hash), router::side(interface.side), seed);
         counts[usize::from(bucket)] += 1;
     }
     counts

@@ -30,8 +30,10 @@ use crate::health::{self, Checks, Fitness, Verdict};
 use crate::history::History;
 use crate::host::Link;
 use crate::host::links::{LinkEvent, Monitor};
+use crate::host::nft;
 use crate::host_setup::{ClusterLink, HostSetup};
 use crate::keeper::{self, Keeper};
+use crate::nat;
 use crate::neighbor::{Claim, Election, Responder, announce};
 use crate::options::Options;
 use crate::prepare::Prepared;
@@ -46,6 +48,11 @@ use crate::{connections, orders, realtime};
 const QUEUE_MAX: usize = 1024;
 /// When the pulse thread's queue was full: until this node's health is told again.
 const TELL_AGAIN: Duration = Duration::from_millis(10);
+
+/// How often it is looked whether the cluster's table in nftables is still what it was.
+const GUARD_EVERY: Duration = Duration::from_secs(1);
+/// Connections that find no port are told of once in this time.
+const REFUSED_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Why the daemon could not run, with the exit code that says so.
 #[derive(Debug)]
@@ -182,6 +189,10 @@ impl Running {
         let (host, datapath) =
             HostSetup::put_up(&config, &cluster_links, pin_dir, &options.bpffs, &journal, seed)
                 .map_err(failed)?;
+        let guard = host.table.clone().map(nat::Guard::new).transpose().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the cluster's table in nftables is not watched: if anybody removes it, it stays away");
+            None
+        });
         realtime::lock_memory();
         let (notice_sender, notices) = mpsc::channel(QUEUE_MAX);
         let (ended_sender, ended) = oneshot::channel();
@@ -203,6 +214,9 @@ impl Running {
             checks,
             announced: false,
             keeper: Keeper::default(),
+            guard,
+            refused: 0,
+            refused_told: None,
             recording,
             requests: pulse.requests.clone(),
             cluster_links,
@@ -239,6 +253,10 @@ struct Daemon {
     fitness_told: (bool, bool),
     announced: bool,
     keeper: Keeper,
+    guard: Option<nat::Guard>,
+    /// Connections that found no port: so far, and when how many of them were told of.
+    refused: u64,
+    refused_told: Option<(Instant, u64)>,
     recording: Option<Recording>,
     seed: u32,
     history: RefCell<History>,
@@ -268,6 +286,8 @@ impl Daemon {
         if let Some(web) = web {
             local.spawn_local(web.serve(asker.clone()));
         }
+        let mut guard = tokio::time::interval(GUARD_EVERY);
+        guard.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // Connections run on this thread too, and share the daemon by asking it through a queue of their own.
         let (ask, mut asked) = mpsc::channel::<(ControlRequest, oneshot::Sender<Response>)>(CONNECTIONS_MAX);
         local
@@ -282,6 +302,7 @@ impl Daemon {
                             tracing::warn!("SIGHUP: this version reads its configuration only at the start; restart it");
                         }
                         Some(notice) = notices.recv() => self.hear(notice),
+                        _ = guard.tick(), if self.guard.is_some() => self.look_after_table().await,
                         _ = look.tick(), if self.keeper.is_watching() => self.look_for_connections().await,
                         Some(event) = world.recv() => {
                             if let Err(gone) = self.watch(event) {
@@ -397,6 +418,48 @@ impl Daemon {
             if let Err(error) = self.requests.send(Request::Command(command)) {
                 tracing::debug!(%error, "the protocol was not told of ended connections");
             }
+        }
+    }
+
+    /// Looks whether the cluster's table is still there, and how many connections found no port.
+    async fn look_after_table(&mut self) {
+        let Some(mut guard) = self.guard.take() else { return };
+        // nft may take its time; the thread pool is in the same network namespace.
+        let looked = tokio::task::spawn_blocking(move || {
+            let found = guard.look();
+            (guard, found)
+        });
+        let Ok((guard, found)) = looked.await else { return };
+        let table = nft::full_name(guard.table());
+        self.guard = Some(guard);
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%table, %error, "cannot look after the cluster's table in nftables");
+                return;
+            }
+        };
+        if found.restored {
+            let reason = format!(
+                "the table {table} was gone or changed, and is loaded again: whatever loads this host's rules should \
+                 leave it alone (`flush ruleset` does not)"
+            );
+            tracing::warn!("{reason}");
+            self.history.borrow_mut().push(EventKind::Restored, None, reason);
+        }
+        self.refused = found.refused;
+        let told = self.refused_told.map_or(0, |(_, count)| count);
+        let is_time = self.refused_told.is_none_or(|(at, _)| at.elapsed() >= REFUSED_TOLD_EVERY);
+        if self.config.nat.is_some() && found.refused > told && is_time {
+            let reason = format!(
+                "{} connections were refused, nearly always for want of a free port: each bucket has {} ports for each \
+                 destination on each address of [nat]; add addresses, or hash the ports",
+                found.refused - told,
+                rudel_datapath::border::BLOCK_PORTS
+            );
+            tracing::warn!("{reason}");
+            self.history.borrow_mut().push(EventKind::PortsExhausted, None, reason);
+            self.refused_told = Some((Instant::now(), found.refused));
         }
     }
 
@@ -528,6 +591,11 @@ impl Daemon {
             seed: self.seed,
             health: self.checks.snapshot(),
             unfit: self.fitness.reason(),
+            nat: self.config.nat.as_ref().map(|nat| rudel_api::snapshot::Nat {
+                table: self.guard.as_ref().map(|guard| nft::full_name(guard.table())).unwrap_or_default(),
+                addresses: nat.addresses.iter().map(ToString::to_string).collect(),
+                refused: self.refused,
+            }),
             history,
         }
     }

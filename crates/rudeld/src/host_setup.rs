@@ -9,11 +9,14 @@ use std::path::{Path, PathBuf};
 
 use rudel_api::config::{Config, Interface, XdpMode};
 use rudel_api::snapshot;
-use rudel_datapath::{AttachMode, Datapath, InterfaceOptions, Mode, Side, Xdp, ensure_bpffs};
+use rudel_datapath::{AttachMode, Datapath, InterfaceOptions, Mode, Xdp, ensure_bpffs};
 
 use crate::host::membership::{Membership, MembershipError};
+use crate::host::nft::Ruleset;
 use crate::host::{ClusterInterface, Host, HostError, Link, MacAddr, Plan};
+use crate::nat;
 use crate::neighbor::ResponderInterface;
+use crate::router;
 use crate::snapshot::hash_mode;
 
 /// Why the host could not be set up. What had been done is undone.
@@ -54,11 +57,14 @@ pub struct ClusterLink {
     pub link: Link,
     /// Its own MAC.
     pub own_mac: MacAddr,
+    /// Addresses of `[nat]` that are served here though the interface does not name them.
+    pub translated: Vec<IpAddr>,
 }
 
 impl ClusterLink {
     fn addresses(&self) -> Vec<IpAddr> {
-        self.interface.addresses.iter().map(|cidr| cidr.address()).collect()
+        let named = self.interface.addresses.iter().map(|cidr| cidr.address());
+        named.chain(self.translated.iter().copied()).collect()
     }
 
     fn cluster_mac(&self) -> MacAddr {
@@ -81,6 +87,8 @@ impl ClusterLink {
 pub struct HostSetup {
     /// How the filter runs, by interface.
     pub modes: BTreeMap<String, snapshot::AttachMode>,
+    /// The cluster's table in nftables, if it has one.
+    pub table: Option<Ruleset>,
     memberships: Vec<Membership>,
     host: Option<Host>,
 }
@@ -103,8 +111,9 @@ impl HostSetup {
             // What a predecessor pinned stays, silent; an empty directory of our own making goes.
             let _ = std::fs::remove_dir(&pin_dir);
         })?;
-        let mut setup = HostSetup { modes: BTreeMap::new(), memberships: Vec::new(), host: None };
-        match setup.put_up_on(&mut xdp, links, journal, seed) {
+        let mut setup =
+            HostSetup { modes: BTreeMap::new(), table: None, memberships: Vec::new(), host: None };
+        match setup.put_up_on(config, &mut xdp, links, journal, seed) {
             Ok(()) => Ok((setup, xdp)),
             Err(error) => {
                 for failure in setup.take_down(xdp) {
@@ -121,12 +130,14 @@ impl HostSetup {
 
     fn put_up_on(
         &mut self,
+        config: &Config,
         xdp: &mut Xdp,
         links: &[ClusterLink],
         journal: &Path,
         seed: u32,
     ) -> Result<(), SetupError> {
         xdp.clear()?;
+        let border = router::border(config);
         for cluster_link in links {
             let interface = &cluster_link.interface;
             let mode = xdp.attach(&InterfaceOptions {
@@ -134,10 +145,10 @@ impl HostSetup {
                 name: interface.name.to_string(),
                 cluster_mac: interface.cluster_mac().0,
                 own_mac: cluster_link.own_mac.octets(),
-                side: side(interface.side),
+                side: router::side(interface.side),
                 hash: hash_mode(interface.hash),
                 seed,
-                border: rudel_datapath::Border::default(),
+                border: border.clone(),
                 mode: match interface.xdp {
                     XdpMode::Auto => AttachMode::Auto,
                     XdpMode::Native => AttachMode::Native,
@@ -176,7 +187,14 @@ impl HostSetup {
                 addresses: cluster_link.addresses(),
             })
             .collect();
-        self.host = Some(Host::prepare(journal, &Plan { interfaces })?);
+        // The interfaces were found by these names, so they are those of settings, too.
+        let requirements = router::requirements(config).unwrap_or_default();
+        self.table = nat::ruleset(config, seed);
+        let plan = Plan { interfaces, requirements, table: self.table.clone() };
+        self.host = Some(Host::prepare(journal, &plan)?);
+        for remark in router::remarks(config) {
+            tracing::info!("{remark}");
+        }
         Ok(())
     }
 
@@ -191,14 +209,6 @@ impl HostSetup {
         note(xdp.release().map_err(|error| with_causes(&error)));
         drop(self.memberships);
         failures
-    }
-}
-
-fn side(side: rudel_api::config::Side) -> Side {
-    match side {
-        rudel_api::config::Side::Service => Side::Service,
-        rudel_api::config::Side::Inside => Side::Inside,
-        rudel_api::config::Side::Outside => Side::Outside,
     }
 }
 

@@ -15,6 +15,7 @@ use crate::host::{Link, LinkError, addresses};
 use crate::host_setup::ClusterLink;
 use crate::options::Options;
 use crate::privilege;
+use crate::router;
 
 /// A configuration that this host can follow, and what was opened for it. Dropped, it has never been.
 pub struct Prepared {
@@ -94,12 +95,6 @@ pub(crate) fn refuse_what_is_not_there_yet(config: &Config) -> Result<(), Config
     let refuse = |place: &str, what: &str| {
         Err(config.refuse(place, format!("this version has no {what} yet"), advice))
     };
-    if let Some(index) = config.interfaces.iter().position(|interface| interface.side.is_router()) {
-        return refuse(&format!("interface[{index}].side"), "router mode");
-    }
-    if config.nat.is_some() {
-        return refuse("nat", "address translation");
-    }
     if config.sync.enabled {
         return refuse("sync.enabled", "sharing of connection state");
     }
@@ -131,7 +126,8 @@ fn find_cluster_links(config: &Config) -> Result<Vec<ClusterLink>, DaemonError> 
         let link = find(config, &format!("interface[{index}].name"), interface.name.as_str())?;
         let own_mac = link.ethernet_mac().map_err(failed)?;
         refuse_family_of_none(config, index, interface)?;
-        found.push(ClusterLink { interface: interface.clone(), link, own_mac });
+        let translated = router::translated_addresses(config, interface);
+        found.push(ClusterLink { interface: interface.clone(), link, own_mac, translated });
     }
     Ok(found)
 }
@@ -194,6 +190,12 @@ pub(crate) fn config_digest(config: &Config, seed: u32) -> u64 {
         // Names of interfaces may differ from node to node; what happens on them may not.
         add(format!("{} {} {}", interface.side, interface.hash, interface.cluster_mac()));
         interface.addresses.iter().for_each(|cidr| add(cidr.address().to_string()));
+        interface.inside_networks().iter().for_each(|network| add(network.to_string()));
+    }
+    if let Some(nat) = &config.nat {
+        nat.addresses.iter().for_each(|address| add(format!("translated {address}")));
+        nat.inside.iter().for_each(|network| add(format!("from {network}")));
+        nat.forward.iter().for_each(|forward| add(forward.to_string()));
     }
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&digest.finalize()[..8]);

@@ -8,6 +8,7 @@ use rudel_api::control::{BucketState, Failure, WhyAnswer};
 use rudel_api::flow::{FlowDetail, FlowSpec};
 use rudel_api::snapshot::{self as api, Snapshot};
 use rudel_api::timestamp::Timestamp;
+use rudel_datapath::border::Place;
 use rudel_datapath::{Flow, Side, Verdict};
 use rudel_proto::bucket::{BUCKET_COUNT, BucketSet};
 use rudel_proto::id::NodeId;
@@ -16,6 +17,7 @@ use rudel_proto::wire::NodeState;
 
 use crate::history::History;
 use crate::pulse::Report;
+use crate::router::Router;
 
 /// What a snapshot is made of besides the pulse thread's report.
 pub struct Context<'a> {
@@ -33,6 +35,8 @@ pub struct Context<'a> {
     pub health: Vec<api::HealthCheck>,
     /// Why this node is not healthy, if it is not.
     pub unfit: Option<String>,
+    /// Address translation, if there is any.
+    pub nat: Option<api::Nat>,
     /// What happened.
     pub history: &'a History,
 }
@@ -95,6 +99,7 @@ pub fn snapshot(context: &Context<'_>, report: &Report) -> Snapshot {
             lateness_us: report.counts.lateness_recent.worst_ns() / 1_000,
             lateness_max_us: report.counts.lateness_max_ns / 1_000,
         }),
+        nat: context.nat.clone(),
         why_last_change: context.history.last_change().cloned(),
     }
 }
@@ -187,6 +192,7 @@ fn filter(context: &Context<'_>, report: &Report, interface: &Interface) -> api:
             ignored: count(Verdict::Ignored),
             fenced: count(Verdict::Fenced),
             malformed: count(Verdict::Malformed),
+            orphan: interface.side.is_router().then(|| count(Verdict::Orphan)),
         },
         deaf: false,
         hash: Some(interface.hash),
@@ -210,20 +216,8 @@ fn state(state: NodeState) -> api::NodeState {
 /// # Errors
 /// The flow goes to none of the cluster's addresses.
 pub fn why(context: &Context<'_>, report: &Report, flow: FlowSpec) -> Result<WhyAnswer, Failure> {
-    let (interface, flow_in) = interface_of(context.config, flow).ok_or_else(|| {
-        let addresses: Vec<String> = context
-            .config
-            .interfaces
-            .iter()
-            .flat_map(|interface| interface.addresses.iter().map(|cidr| cidr.address().to_string()))
-            .collect();
-        Failure::new(
-            format!("{} is not an address of this cluster", flow.destination),
-            format!("ask for a flow to or from one of {}", addresses.join(", ")),
-        )
-    })?;
-    let key = key_flow(flow_in);
-    let bucket = rudel_datapath::flow::bucket(&key, hash_mode(interface.hash), Side::Service, context.seed);
+    let (interface, flow_in) = entrance_of(context.config, flow)?;
+    let (key, bucket) = place(context, interface, flow_in);
     let status = &report.status;
     let owner = status.view.as_ref().and_then(|view| view.owners[usize::from(bucket)]);
     let known = context.history.owner_of(bucket).filter(|_| owner.is_some());
@@ -236,7 +230,7 @@ pub fn why(context: &Context<'_>, report: &Report, flow: FlowSpec) -> Result<Why
         because: known.and_then(|(_, cause)| cause.cloned()),
         interface: interface.name.to_string(),
         hash: interface.hash,
-        key: describe_key(interface.hash, &key),
+        key,
         here: match (status.owned.contains(bucket), given) {
             (true, _) => BucketState::Owned,
             (false, true) => BucketState::Adopting,
@@ -244,6 +238,55 @@ pub fn why(context: &Context<'_>, report: &Report, flow: FlowSpec) -> Result<Why
             (false, false) => BucketState::Ignored,
         },
         node: context.node.into(),
+    })
+}
+
+/// What of a flow is hashed, in words, and its bucket.
+fn place(context: &Context<'_>, interface: &Interface, flow: FlowSpec) -> (String, u8) {
+    let flow = key_flow(flow);
+    let Some(router) = Router::new(context.config).filter(|_| interface.side.is_router()) else {
+        let mode = hash_mode(interface.hash);
+        let bucket = rudel_datapath::flow::bucket(&flow, mode, Side::Service, context.seed);
+        return (describe_key(interface.hash, &flow), bucket);
+    };
+    let bucket = router.bucket(&flow, interface, context.seed);
+    let key = match router.place(&flow, interface) {
+        Place::Block(block) if interface.hash != HashMode::None => {
+            let (first, last) = rudel_datapath::border::block(block);
+            format!("nothing: port {} is of block {block}, {first} to {last}", flow.dst_port.unwrap_or(first))
+        }
+        Place::Block(_) => describe_key(HashMode::None, &flow),
+        Place::Own(own) if own == flow => describe_key(interface.hash, &own),
+        // Turned around: what is hashed is the packet's other end.
+        Place::Own(own) => describe_key(interface.hash, &own)
+            .replace("destination port", "peer's port")
+            .replace("source", "destination")
+            .replace("peer's", "source"),
+    };
+    (key, bucket)
+}
+
+/// The interface that a flow's packets come in on, and the flow as it comes in.
+fn entrance_of(config: &Config, flow: FlowSpec) -> Result<(&Interface, FlowSpec), Failure> {
+    if let Some(router) = Router::new(config) {
+        let found = router.entrance(&key_flow(flow)).map(|interface| (interface, flow));
+        return found.or_else(|| interface_of(config, flow)).ok_or_else(|| {
+            Failure::new(
+                format!("neither {} nor {} is known to be inside", flow.source, flow.destination),
+                "name the network that one of them lies in: `networks` of an inside interface",
+            )
+        });
+    }
+    interface_of(config, flow).ok_or_else(|| {
+        let addresses: Vec<String> = config
+            .interfaces
+            .iter()
+            .flat_map(|interface| interface.addresses.iter().map(|cidr| cidr.address().to_string()))
+            .collect();
+        Failure::new(
+            format!("{} is not an address of this cluster", flow.destination),
+            format!("ask for a flow to or from one of {}", addresses.join(", ")),
+        )
     })
 }
 

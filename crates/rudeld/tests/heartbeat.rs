@@ -166,6 +166,7 @@ fn a_cluster_address_is_never_the_source() {
                     cluster_mac: MacAddr([0x03, 0xbf, 192, 0, 2, 10]),
                     addresses: vec!["192.0.2.10".parse().unwrap(), "2001:db8::10".parse().unwrap()],
                 }],
+                ..Plan::default()
             },
         )
         .unwrap()

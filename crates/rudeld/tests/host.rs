@@ -15,8 +15,11 @@ use std::time::{Duration, Instant};
 use netns::{Netns, enter, eventually, join, skipped};
 use rudeld::host::links::{LinkEvent, Monitor};
 use rudeld::host::membership::Membership;
+use rudeld::host::nft::{self, Ruleset};
 use rudeld::host::sysctl::{ReversePathFilter, reverse_path_filter};
 use rudeld::host::{Change, ClusterInterface, Host, HostError, LinkError, MacAddr, Plan, links};
+
+use rudeld::nat::Guard;
 
 const MULTICAST_MAC: MacAddr = MacAddr([0x03, 0xbf, 192, 0, 2, 10]);
 const UNICAST_MAC: MacAddr = MacAddr([0x02, 0xbf, 192, 0, 2, 10]);
@@ -91,6 +94,7 @@ fn plan(cluster_mac: MacAddr, addresses: &[&str]) -> Plan {
             cluster_mac,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         }],
+        ..Plan::default()
     }
 }
 
@@ -630,4 +634,84 @@ fn the_journal_tells_what_was_there_before() {
     let text = fs::read_to_string(&world.journal).unwrap();
     assert!(text.contains("\"net/ipv4/conf/nic.5/arp_announce\""), "{text}");
     world.restore(host);
+}
+
+/// The tables of the node, as nft names them.
+fn tables(world: &World) -> String {
+    world.node.enter(|| {
+        let output = std::process::Command::new("nft").args(["list", "tables"]).output().expect("nft");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    })
+}
+
+fn table(body: &str) -> Option<Ruleset> {
+    Some(Ruleset { table: "rudel_lab".to_owned(), body: body.to_owned() })
+}
+
+#[test]
+fn a_table_comes_with_the_plan_and_goes_with_it() {
+    if skipped() {
+        return;
+    }
+    let world = World::new();
+    let with = |body: &str| Plan { table: table(body), ..plan(MULTICAST_MAC, &[VIP]) };
+    let host = world.prepare(&with("chain a {\n}\n")).unwrap();
+    assert_eq!(tables(&world), "table inet rudel_lab\n");
+    // A crash: nothing is undone, and the next start loads its own in the old one's place.
+    drop(host);
+    let mut host = world.prepare(&with("chain b {\n}\n")).unwrap();
+    let listed = world.node.enter(|| nft::list("rudel_lab")).unwrap().unwrap();
+    assert!(listed.contains("chain b") && !listed.contains("chain a"), "{listed}");
+    // What nft does not take changes nothing.
+    let error = world.node.enter(|| host.apply(&with("chain b { nonsense }\n"))).unwrap_err();
+    assert!(matches!(error, HostError::Table { .. }), "{error}");
+    assert_eq!(world.node.enter(|| nft::list("rudel_lab")).unwrap().as_ref(), Some(&listed));
+    world.node.enter(|| host.apply(&plan(MULTICAST_MAC, &[VIP]))).unwrap();
+    assert_eq!(tables(&world), "", "the new plan has none");
+    world.node.enter(|| host.apply(&with("chain c {\n}\n"))).unwrap();
+    world.node.enter(|| host.restore()).unwrap();
+    assert_eq!(tables(&world), "");
+}
+
+#[test]
+fn a_link_local_address_is_resolved_and_sits_nowhere() {
+    if skipped() {
+        return;
+    }
+    let world = World::new();
+    let host = world.prepare(&plan(MULTICAST_MAC, &[VIP, "fe80::1"])).unwrap();
+    assert_eq!(world.on_lo(), ["192.0.2.10/32"]);
+    world.node.enter(|| host.restore()).unwrap();
+}
+
+#[test]
+fn a_guard_puts_back_what_others_remove_and_leaves_others_alone() {
+    if skipped() {
+        return;
+    }
+    let world = World::new();
+    let nft_in = |text: &str| {
+        world.node.enter(|| {
+            let text = text.to_owned();
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            let status = std::process::Command::new("nft").arg("-f").arg(file.path()).status().unwrap();
+            assert!(status.success());
+        });
+    };
+    let plan = Plan { table: table("chain a {\ncounter\n}\n"), ..plan(MULTICAST_MAC, &[VIP]) };
+    let host = world.prepare(&plan).unwrap();
+    let mut guard = world.node.enter(|| Guard::new(plan.table.clone().unwrap())).unwrap();
+    let mut look = || world.node.enter(|| guard.look()).unwrap();
+    assert!(!look().restored);
+    nft_in("table ip theirs {\n}\n");
+    assert!(!look().restored, "a table of others is none of ours");
+    nft_in("flush ruleset\n");
+    assert_eq!(tables(&world), "");
+    assert!(look().restored);
+    assert_eq!(tables(&world), "table inet rudel_lab\n");
+    assert!(!look().restored);
+    nft_in("flush chain inet rudel_lab a\n");
+    assert!(look().restored, "a table without its rules is not ours");
+    world.node.enter(|| host.restore()).unwrap();
 }

@@ -76,6 +76,7 @@ impl Node {
                 cluster_mac,
                 addresses: addresses.clone(),
             }],
+            ..Plan::default()
         };
         let (host, interface, membership) = netns.enter(|| {
             let host = Host::prepare(&directory.path().join("host.json"), &plan).unwrap();

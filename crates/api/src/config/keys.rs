@@ -306,6 +306,16 @@ pub const KEYS: &[Key] = &[
          behind it may want both flows of a client on one path."
     ),
     key!(
+        "interface",
+        "networks",
+        List,
+        None,
+        "networks, such as \"10.20.0.0/16\"",
+        "Inside interfaces of a router: networks behind it besides those of its addresses, the same on every node. \
+         Needed only where there are several inside networks and flows between them: the two directions of such a \
+         flow meet at one node by it."
+    ),
+    key!(
         "health",
         "name",
         Text,
@@ -387,6 +397,15 @@ pub const KEYS: &[Key] = &[
         required,
         "networks, such as \"10.0.0.0/8\"",
         "Whose flows are translated; others are routed as they are."
+    ),
+    key!(
+        "nat",
+        "forward",
+        List,
+        None,
+        "texts such as \"tcp 198.51.100.10:443 to 10.0.0.5:8443\"",
+        "Services behind the firewall: connections to the first address, one of the cluster's, go to the second. tcp \
+         or udp, the port on both sides."
     ),
     key!(
         "sync",

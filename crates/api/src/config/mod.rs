@@ -23,7 +23,7 @@ pub use keys::{KEYS, Key, Kind, TABLES, Table};
 pub(crate) use values::family;
 pub use values::{
     Cidr, ClusterMacMode, CommandLine, DnsTarget, HashMode, HeartbeatGroup, HttpTarget, InterfaceName,
-    MacAddress, Side, ValueError, XdpMode, format_duration, parse_duration,
+    MacAddress, PortForward, Side, Transport, ValueError, XdpMode, format_duration, parse_duration,
 };
 
 use crate::key::{ClusterKeys, KeyError};
@@ -111,12 +111,28 @@ pub struct Interface {
     pub xdp: XdpMode,
     /// What decides the bucket of a flow. Inside and outside of a router agree.
     pub hash: HashMode,
+    /// Networks that are reached through an inside interface of a router besides those of its addresses.
+    pub networks: Vec<Cidr>,
 }
 
 impl Interface {
     /// The MAC that the cluster's addresses map to here, see [`ClusterMacMode::cluster_mac`].
     pub fn cluster_mac(&self) -> MacAddress {
         self.mac.cluster_mac(&self.addresses).expect("an interface has at least one address")
+    }
+
+    /// The networks behind an inside interface of a router: those of its addresses, and those that are named. A
+    /// link-local address has none.
+    pub fn inside_networks(&self) -> Vec<Cidr> {
+        if self.side != Side::Inside {
+            return Vec::new();
+        }
+        let own = self.addresses.iter().filter(|cidr| !cidr.is_link_local_v6());
+        let own = own.filter_map(|cidr| Cidr::new(cidr.network(), cidr.prefix_len()));
+        let mut all: Vec<Cidr> = own.chain(self.networks.iter().copied()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// The multicast group to join so that a snooping switch forwards the cluster MAC; only with `mac = "igmp"`.
@@ -165,6 +181,8 @@ pub struct Nat {
     pub addresses: Vec<IpAddr>,
     /// The networks whose flows are translated, at least one of each family of `addresses` and none of another.
     pub inside: Vec<Cidr>,
+    /// Services behind the firewall; each outer end is an address of the cluster, and none is there twice.
+    pub forward: Vec<PortForward>,
 }
 
 /// `[sync]`: sharing connection state.

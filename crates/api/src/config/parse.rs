@@ -11,11 +11,11 @@ use toml::de::DeTable;
 
 use super::error::{ConfigError, Problem, Refused};
 use super::reader::{Item, Reader, Section};
-use super::values::{check_unicast, format_duration, parse_address};
+use super::values::{check_routable, check_unicast, format_duration, parse_address};
 use super::{
     Check, Cidr, Cluster, ClusterMacMode, Config, DEFAULT_SOCKET, DnsTarget, HashMode, Health, Heartbeat,
-    HeartbeatGroup, Hooks, HttpTarget, Interface, InterfaceName, MacAddress, Nat, Node, Side, Source, Sync,
-    ValueError, XdpMode, family,
+    HeartbeatGroup, Hooks, HttpTarget, Interface, InterfaceName, MacAddress, Nat, Node, PortForward, Side,
+    Source, Sync, ValueError, XdpMode, family,
 };
 
 const TIMEOUT_DEFAULT: Duration = Duration::from_millis(400);
@@ -81,7 +81,9 @@ impl Parts {
         let interfaces = read_interfaces(reader, document, has_nat);
         let heartbeat = read_heartbeat(reader, &reader.table(document, "heartbeat"), interfaces.as_deref());
         let health = read_health(reader, document);
-        let nat = reader.optional_table(document, "nat").map(|section| read_nat(reader, &section, router));
+        let nat = reader
+            .optional_table(document, "nat")
+            .map(|section| read_nat(reader, &section, router, interfaces.as_deref().unwrap_or_default()));
         let sync = reader.optional_table(document, "sync").map(|section| read_sync(reader, &section, router));
         let hooks = read_hooks(&reader.table(document, "hooks"));
         if !reader.is_clean() {
@@ -207,7 +209,9 @@ fn read_interfaces<'a>(reader: &Reader<'a>, document: &DeTable<'a>, has_nat: boo
         }
         names.push((&interface.name, section.path().to_owned()));
         for (i, cidr) in interface.addresses.iter().enumerate() {
-            if addresses.contains(&cidr.address()) {
+            // Each link of a router may have the same link-local gateway address, but none has it twice.
+            let elsewhere = !cidr.is_link_local_v6() && addresses.contains(&cidr.address());
+            if elsewhere || interface.addresses[..i].iter().any(|other| other.address() == cidr.address()) {
                 reader.report_at(
                     &format!("{}.addresses[{i}]", section.path()),
                     format!("address {} is given twice", cidr.address()),
@@ -251,13 +255,34 @@ fn read_interface(section: &Section<'_, '_>, has_nat: bool) -> Option<Interface>
     let mac = section.get("mac").map_or(Some(ClusterMacMode::Multicast), |item| item.parse());
     let xdp = section.get("xdp").map_or(Some(XdpMode::Auto), |item| item.parse());
     let hash = section.get("hash").map(|item| item.parse::<HashMode>());
+    let networks = section.get("networks").map_or(Some(Vec::new()), |item| {
+        if side.is_some_and(|side| side != Side::Inside) {
+            return item.refuse(
+                &ValueError::new("only an inside interface of a router has networks behind it")
+                    .advise("leave it out, or make this side = \"inside\""),
+            );
+        }
+        item.parse_list(|text| {
+            let cidr: Cidr = text.parse()?;
+            cidr.check_network()?;
+            Ok(cidr)
+        })
+    });
     let side = side?;
     let hash = match hash {
         Some(hash) => hash,
         None if side.is_router() && !has_nat => Some(HashMode::SourceIp),
         None => Some(HashMode::SourceIpPort),
     };
-    Some(Interface { name: name?, side, addresses: addresses?, mac: mac?, xdp: xdp?, hash: hash? })
+    Some(Interface {
+        name: name?,
+        side,
+        addresses: addresses?,
+        mac: mac?,
+        xdp: xdp?,
+        hash: hash?,
+        networks: networks?,
+    })
 }
 
 fn read_heartbeat(
@@ -429,7 +454,12 @@ fn needs_router(reader: &Reader<'_>, section: &Section<'_, '_>, what: &str) {
     );
 }
 
-fn read_nat(reader: &Reader<'_>, section: &Section<'_, '_>, router: bool) -> Option<Nat> {
+fn read_nat(
+    reader: &Reader<'_>,
+    section: &Section<'_, '_>,
+    router: bool,
+    interfaces: &[Interface],
+) -> Option<Nat> {
     if !router {
         needs_router(reader, section, "[nat]");
     }
@@ -444,6 +474,7 @@ fn read_nat(reader: &Reader<'_>, section: &Section<'_, '_>, router: bool) -> Opt
                 }
                 let address = parse_address(text)?;
                 check_unicast(address)?;
+                check_routable(address)?;
                 Ok(address)
             });
             if address.is_some() && addresses.contains(&address) {
@@ -460,7 +491,9 @@ fn read_nat(reader: &Reader<'_>, section: &Section<'_, '_>, router: bool) -> Opt
             Ok(cidr)
         })
     });
-    let (addresses, inside) = (addresses?, inside?);
+    let forward = section.get("forward").map_or(Some(Vec::new()), |item| item.parse_list(str::parse));
+    let (addresses, inside, forward) = (addresses?, inside?, forward?);
+    check_forwards(reader, section, &forward, &addresses, interfaces);
     for (i, network) in inside.iter().enumerate() {
         let network_family = family(network.address());
         if !addresses.iter().any(|address| family(*address) == network_family) {
@@ -481,7 +514,46 @@ fn read_nat(reader: &Reader<'_>, section: &Section<'_, '_>, router: bool) -> Opt
             );
         }
     }
-    Some(Nat { addresses, inside })
+    Some(Nat { addresses, inside, forward })
+}
+
+/// The outer end of each must be here, the inner end elsewhere, and no outer end can lead to two services.
+fn check_forwards(
+    reader: &Reader<'_>,
+    section: &Section<'_, '_>,
+    forwards: &[PortForward],
+    addresses: &[IpAddr],
+    interfaces: &[Interface],
+) {
+    let all = |interface: &Interface| interface.addresses.iter().map(Cidr::address).collect::<Vec<_>>();
+    let outside = interfaces.iter().filter(|interface| interface.side == Side::Outside).flat_map(all);
+    let outer: Vec<IpAddr> = addresses.iter().copied().chain(outside).collect();
+    let own: Vec<IpAddr> = interfaces.iter().flat_map(all).chain(addresses.iter().copied()).collect();
+    for (i, forward) in forwards.iter().enumerate() {
+        let place = format!("{}.forward[{i}]", section.path());
+        if !outer.contains(&forward.outer.ip()) {
+            reader.report_at(
+                &place,
+                format!("{} is no outside address of the cluster", forward.outer.ip()),
+                format!(
+                    "use one of {}",
+                    outer.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                ),
+            );
+        }
+        if own.contains(&forward.inner.ip()) {
+            reader.report_at(
+                &place,
+                format!("{} is an address of the cluster itself", forward.inner.ip()),
+                "name the server that is behind the firewall",
+            );
+        }
+        let same = |other: &PortForward| (other.transport, other.outer) == (forward.transport, forward.outer);
+        if forwards[..i].iter().any(same) {
+            let end = format!("{} {}", forward.transport, forward.outer);
+            reader.report_at(&place, format!("{end} is forwarded twice"), "leave one of them out");
+        }
+    }
 }
 
 fn read_sync(reader: &Reader<'_>, section: &Section<'_, '_>, router: bool) -> Sync {

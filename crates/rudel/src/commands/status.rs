@@ -103,6 +103,14 @@ fn headline(snapshot: &Snapshot, troubles: &[String], now: Timestamp, width: usi
         }
     }
     wrap(&line, width).iter().for_each(|line| out.push_str(&format!("{line}\n")));
+    if let Some(nat) = &snapshot.nat {
+        let refused = match nat.refused {
+            0 => String::new(),
+            n => format!("; {n} connections found no free port"),
+        };
+        let line = format!("translates onto {}{refused}", nat.addresses.join(" "));
+        wrap(&line, width).iter().for_each(|line| out.push_str(&format!("{line}\n")));
+    }
 
     if let Some(event) = &snapshot.why_last_change {
         let text = format!("last change {}: {}", ago(event.at.age_at(now)), sentence(event));

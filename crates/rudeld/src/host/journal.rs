@@ -38,6 +38,11 @@ pub enum Change {
         /// Which one.
         address: IpAddr,
     },
+    /// A table of nftables, of ours alone.
+    Table {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// Why the journal could not be read or written.
@@ -147,6 +152,10 @@ impl Journal {
 
     pub(super) fn address(&self, ip: IpAddr) -> Option<&Change> {
         self.changes().iter().find(|change| matches!(change, Change::Address { address } if *address == ip))
+    }
+
+    pub(super) fn table(&self, wanted: &str) -> Option<&Change> {
+        self.changes().iter().find(|change| matches!(change, Change::Table { name } if name == wanted))
     }
 
     /// Writes a change down; it may be made when this has returned.

@@ -14,6 +14,7 @@ pub mod links;
 mod mac;
 pub mod membership;
 mod netlink;
+pub mod nft;
 pub mod packet;
 pub mod sysctl;
 
@@ -29,6 +30,7 @@ pub use mac::{MacAddr, ParseMacError, solicited_node_group};
 use addresses::{Added, Address, host_prefix_len};
 use journal::Journal;
 use links::LOOPBACK_IFINDEX;
+use nft::Ruleset;
 use sysctl::Requirement;
 
 /// An interface that cluster traffic comes in by.
@@ -42,11 +44,24 @@ pub struct ClusterInterface {
     pub addresses: Vec<IpAddr>,
 }
 
+impl ClusterInterface {
+    /// A link-local address of IPv6 belongs to one link, and on `lo` no packet from another would find it. On the link
+    /// itself the kernel would answer for it. It is there to be resolved, as a gateway, and needs to be nowhere for that.
+    fn addresses_for_loopback(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let is_link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        self.addresses.iter().copied().filter(move |ip| !is_link_local(ip))
+    }
+}
+
 /// What the host is to be made into.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The interfaces of the cluster.
     pub interfaces: Vec<ClusterInterface>,
+    /// Settings that it needs besides those that follow from the interfaces.
+    pub requirements: Vec<Requirement>,
+    /// The cluster's own table in nftables, if it needs one.
+    pub table: Option<Ruleset>,
 }
 
 /// Why the host could not be prepared or restored. What [`Host::prepare`] had done up to there is undone.
@@ -92,6 +107,14 @@ pub enum HostError {
         sysctl: String,
         /// What was tried.
         action: String,
+        /// What came of it.
+        source: io::Error,
+    },
+    /// The cluster's table cannot be loaded.
+    #[error("cannot load the table {table} into nftables: {source}")]
+    Table {
+        /// Its name.
+        table: String,
         /// What came of it.
         source: io::Error,
     },
@@ -167,11 +190,14 @@ impl Host {
         if plan.interfaces.iter().any(|interface| interface.cluster_mac.is_multicast()) {
             requirements.push(sysctl::multicast_requirement());
         }
+        requirements.extend(plan.requirements.iter().cloned());
         let wanted: BTreeSet<IpAddr> =
-            plan.interfaces.iter().flat_map(|interface| interface.addresses.iter().copied()).collect();
+            plan.interfaces.iter().flat_map(ClusterInterface::addresses_for_loopback).collect();
 
         let mut made = Vec::new();
-        let result = self.make(&requirements, &wanted, &present, &mut made);
+        let result = self
+            .make(&requirements, &wanted, &present, &mut made)
+            .and_then(|()| self.put_table(plan.table.as_ref(), &mut made));
         if let Err(error) = result {
             let left = self.undo(made.into_iter().rev());
             if !left.is_empty() {
@@ -190,6 +216,7 @@ impl Host {
                     !requirements.iter().any(|requirement| requirement.sysctl == *path)
                 }
                 Change::Address { address } => !wanted.contains(address),
+                Change::Table { name } => plan.table.as_ref().is_none_or(|table| table.table != *name),
             })
             .cloned()
             .collect();
@@ -273,6 +300,18 @@ impl Host {
         }
     }
 
+    /// Loads the table, in the place of one of the same name that a former run or plan has left.
+    fn put_table(&mut self, table: Option<&Ruleset>, made: &mut Vec<Change>) -> Result<(), HostError> {
+        let Some(ruleset) = table else { return Ok(()) };
+        if self.journal.table(&ruleset.table).is_none() {
+            let change = Change::Table { name: ruleset.table.clone() };
+            self.journal.note(change.clone())?;
+            made.push(change);
+        }
+        nft::load(ruleset)
+            .map_err(|source| HostError::Table { table: nft::full_name(&ruleset.table), source })
+    }
+
     /// Undoes everything that the journal tells of, and removes the journal. An address or a setting that somebody
     /// else has changed meanwhile is left as it is.
     ///
@@ -335,6 +374,8 @@ fn undo_one(change: &Change) -> Result<(), String> {
         }
         Change::Address { address } => addresses::remove_from_loopback(*address)
             .map_err(|error| format!("cannot take {address} off lo: {error}")),
+        Change::Table { name } => nft::remove(name)
+            .map_err(|error| format!("cannot remove the table {}: {error}", nft::full_name(name))),
     }
 }
 

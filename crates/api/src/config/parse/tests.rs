@@ -156,12 +156,12 @@ fn unknown_keys_and_tables_are_refused_with_what_was_meant() {
     assert_eq!(
         added("hsah = \"none\""),
         "9:1 unknown key `hsah` in [[interface]] | did you mean `hash`? | allowed here: name, side, addresses, mac, \
-         xdp, hash"
+         xdp, hash, networks"
     );
     assert_eq!(
         added("weight = 7"),
         "9:1 unknown key `weight` in [[interface]] | it belongs under [node] | allowed here: name, side, addresses, \
-         mac, xdp, hash"
+         mac, xdp, hash, networks"
     );
     assert_eq!(
         added("[heartbeats]"),
@@ -176,7 +176,7 @@ fn unknown_keys_and_tables_are_refused_with_what_was_meant() {
     assert_eq!(
         problem(SMALLEST, "addresses", "adresses"),
         "8:1 unknown key `adresses` in [[interface]] | did you mean `addresses`? | allowed here: name, side, \
-         addresses, mac, xdp, hash",
+         addresses, mac, xdp, hash, networks",
         "the missing key is not reported a second time"
     );
 }
@@ -502,7 +502,7 @@ error: unknown key `nmae` in [[interface]]
   | ^^^^ not known here
   |
   = help: did you mean `name`?
-  = help: allowed here: name, side, addresses, mac, xdp, hash"#
+  = help: allowed here: name, side, addresses, mac, xdp, hash, networks"#
     );
     assert_eq!(error.to_string(), error.render(false));
     assert!(error.render(true).contains('\x1b'));
@@ -620,4 +620,40 @@ fn an_interval_above_a_quarter_of_the_timeout_is_warned_of_where_leases_are_made
           stop a node for a moment; set the interval to 50ms or less"
         ]
     );
+}
+
+#[test]
+fn forwards_begin_at_the_cluster_and_end_elsewhere() {
+    let with = |forward: &str| ROUTER.replace("[nat]\n", &format!("[nat]\nforward = [{forward}]\n"));
+    let nat = config(ROUTER).nat.unwrap();
+    let outside = nat.addresses[0];
+    let good = format!("\"tcp {outside}:443 to 10.0.0.5:8443\", \"udp {outside}:443 to 10.0.0.5:8443\"");
+    assert_eq!(config(&with(&good)).nat.unwrap().forward.len(), 2);
+    let only = |forward: &str| problems(&with(forward)).remove(0);
+    assert!(
+        only("\"tcp 203.0.113.9:443 to 10.0.0.5:8443\"").contains("is no outside address of the cluster")
+    );
+    assert!(
+        only(&format!("\"tcp {outside}:443 to {outside}:8443\""))
+            .contains("is an address of the cluster itself")
+    );
+    let twice = format!("\"tcp {outside}:443 to 10.0.0.5:1\", \"tcp {outside}:443 to 10.0.0.6:1\"");
+    assert!(only(&twice).contains("is forwarded twice"));
+    assert!(only("\"tcp 443 to 10.0.0.5\"").contains("is not an address with a port"));
+}
+
+#[test]
+fn the_same_link_local_gateway_may_be_on_every_link() {
+    let two = "[cluster]\nname = \"r\"\nkey_file = \"/k\"\n\
+        [[interface]]\nname = \"lan\"\nside = \"inside\"\naddresses = [\"10.0.0.1/24\", \"fe80::1/64\"]\n\
+        networks = [\"10.9.0.0/16\"]\n\
+        [[interface]]\nname = \"dmz\"\nside = \"inside\"\naddresses = [\"10.1.0.1/24\", \"fe80::1/64\"]\n\
+        [[interface]]\nname = \"up\"\nside = \"outside\"\naddresses = [\"198.51.100.10/24\"]\n";
+    let networks: Vec<String> =
+        config(two).interfaces[0].inside_networks().iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.0.0.0/24", "10.9.0.0/16"]);
+    let twice = two.replace("\"10.1.0.1/24\", ", "\"fe80::1/64\", ");
+    assert!(problems(&twice)[0].contains("address fe80::1 is given twice"));
+    let outside = two.replace("side = \"outside\"", "side = \"outside\"\nnetworks = [\"10.9.0.0/16\"]");
+    assert!(problems(&outside)[0].contains("only an inside interface of a router has networks"));
 }
