@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::netns::Namespace;
 use crate::node::{Node, Shared};
+use crate::router::{self, Host, Net};
 use crate::settings::{Settings, VIP4, VIP6};
 use crate::{client, netns, store, sys, wait_until};
 
@@ -49,6 +50,7 @@ pub struct Lab {
     switch: Namespace,
     nodes: Vec<Node>,
     clients: Vec<Client>,
+    hosts: Vec<Host>,
 }
 
 /// What to build.
@@ -112,9 +114,11 @@ impl Builder {
         });
         let dir = store::create(&name)?;
         let switch = Namespace::named(&format!("{name}-switch"));
-        let shared = Arc::new(Shared { name, dir, settings: self.settings, backbone: self.backbone });
+        // The inner side of a router is where the backbone would be.
+        let backbone = self.backbone || self.settings.router.is_some();
+        let shared = Arc::new(Shared { name, dir, settings: self.settings, backbone });
         // From here on a failure drops the half-built lab, which removes what there is.
-        let mut lab = Lab { shared, switch, nodes: Vec::new(), clients: Vec::new() };
+        let mut lab = Lab { shared, switch, nodes: Vec::new(), clients: Vec::new(), hosts: Vec::new() };
         lab.build_switch().context("building the switch")?;
         let bpffs = lab.bpffs();
         fs::create_dir(&bpffs)?;
@@ -126,6 +130,7 @@ impl Builder {
         for _ in 0..self.nodes {
             lab.add_node()?;
         }
+        lab.add_hosts()?;
         Ok(lab)
     }
 }
@@ -183,7 +188,8 @@ impl Lab {
             ("net.ipv6.conf.all.disable_ipv6", "1"),
             ("net.ipv6.conf.default.disable_ipv6", "1"),
         ])?;
-        for bridge in ["br0", "br1"].into_iter().take(1 + usize::from(self.shared.backbone)) {
+        let bridges = 1 + usize::from(self.shared.backbone) + usize::from(self.has_dmz());
+        for bridge in ["br0", "br1", "br2"].into_iter().take(bridges) {
             self.switch.ip(&format!(
                 "link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set {bridge} up\n"
             ))?;
@@ -194,6 +200,10 @@ impl Lab {
     /// A host on the switch: its namespace, with an interface `eth0`, no IPv6 duplicate detection and no router
     /// solicitations, so that addresses work at once.
     fn host(&self, name: &str) -> Result<Namespace> {
+        self.host_on(name, "br0")
+    }
+
+    fn host_on(&self, name: &str, bridge: &str) -> Result<Namespace> {
         let namespace = self.namespace(name)?;
         namespace.sysctl(&[
             ("net.ipv6.conf.all.accept_dad", "0"),
@@ -204,8 +214,40 @@ impl Lab {
             ("net.ipv4.ip_nonlocal_bind", "1"),
             ("net.ipv6.ip_nonlocal_bind", "1"),
         ])?;
-        self.connect(&namespace, "eth0", &port_of(name), "br0")?;
+        self.connect(&namespace, "eth0", &port_of(name), bridge)?;
         Ok(namespace)
+    }
+
+    /// Hosts behind a router: one on each of its inner networks.
+    fn add_hosts(&mut self) -> Result<()> {
+        let networks =
+            if self.shared.settings.router.is_none() { 0 } else { 1 + usize::from(self.has_dmz()) };
+        for (name, network) in [("h1", Net::Inside), ("d1", Net::Dmz)].into_iter().take(networks) {
+            let namespace =
+                self.host_on(name, network.bridge()).with_context(|| format!("building host {name}"))?;
+            self.hosts.push(Host::set_up(name, namespace, network)?);
+        }
+        if networks > 0 {
+            for client in &self.clients {
+                router::set_up_client(&client.namespace)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn has_dmz(&self) -> bool {
+        self.shared.settings.router.as_ref().is_some_and(|router| router.dmz)
+    }
+
+    /// A host behind the router by name: `h1` inside, `d1` in the DMZ.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn host_behind(&self, name: &str) -> &Host {
+        self.hosts
+            .iter()
+            .find(|host| host.name() == name)
+            .unwrap_or_else(|| panic!("no host {name} in the lab"))
     }
 
     /// The machine of a node: a host, on the backbone too if there is one.
@@ -213,6 +255,9 @@ impl Lab {
         let namespace = self.host(name)?;
         if self.shared.backbone {
             self.connect(&namespace, "eth1", &backbone_port_of(name), "br1")?;
+        }
+        if self.has_dmz() {
+            self.connect(&namespace, "eth2", &dmz_port_of(name), "br2")?;
         }
         Ok(namespace)
     }
@@ -362,6 +407,9 @@ impl Lab {
         if self.shared.backbone {
             ports.push(backbone_port_of(name));
         }
+        if self.has_dmz() {
+            ports.push(dmz_port_of(name));
+        }
         let on_all = |what: &str| ports.iter().map(|port| what.replace("PORT", port)).collect::<String>();
         self.switch.ip(&on_all("link set PORT down\n"))?;
         self.node_mut(name).kill_all();
@@ -391,7 +439,7 @@ impl Lab {
         self.switch.ip(&format!("link set {} {}\n", port_of(name), if up { "up" } else { "down" }))
     }
 
-    /// Unplugs or plugs the cable between a node and the backbone.
+    /// Unplugs or plugs the cable between a node and the backbone; of a router, its inner network.
     pub fn set_backbone_link(&self, name: &str, up: bool) -> Result<()> {
         let state = if up { "up" } else { "down" };
         self.switch.ip(&format!("link set {} {state}\n", backbone_port_of(name)))
@@ -489,6 +537,11 @@ fn port_of(name: &str) -> String {
 /// The port of the second switch that a node is plugged into.
 fn backbone_port_of(name: &str) -> String {
     format!("b-{name}")
+}
+
+/// The port of the third switch that a node is plugged into.
+fn dmz_port_of(name: &str) -> String {
+    format!("d-{name}")
 }
 
 /// What a lab that was left standing consists of.

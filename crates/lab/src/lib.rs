@@ -4,6 +4,9 @@
 //! dnsmasq on the nodes, and removes everything again whatever happens. Nothing outside of those namespaces and of the lab's
 //! own directory is touched: the machine's own namespace does not get as much as a device.
 //!
+//! With [`router::Router`] in its settings, the cluster is a router between the clients' network and another one of
+//! [`router::Host`]s.
+//!
 //! [`client`] asks single questions from a chosen address, [`probe`] keeps asking while something happens and counts every
 //! answer, [`Status`] reads what a daemon says, [`Footprint`] what it left behind.
 //!
@@ -25,6 +28,7 @@ mod netns;
 mod node;
 pub mod probe;
 mod process;
+pub mod router;
 pub mod service;
 pub mod session;
 mod settings;

@@ -136,11 +136,17 @@ impl Node {
                 100 + number,
             );
         }
-        if self.shared.backbone {
+        if let Some(router) = &self.shared.settings.router {
+            lines += &router.node_lines(self.address4.octets()[3]);
+        } else if self.shared.backbone {
             let [.., last] = self.address4.octets();
             lines += &format!("addr add 10.75.0.{last}/24 dev eth1\nlink set eth1 up\n");
         }
-        self.namespace.ip(&lines)
+        self.namespace.ip(&lines)?;
+        match &self.shared.settings.router {
+            Some(router) => router.set_up_node(&self.namespace, &self.dir),
+            None => Ok(()),
+        }
     }
 
     /// Starts nginx and dnsmasq and waits until they listen.

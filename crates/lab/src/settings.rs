@@ -31,6 +31,8 @@ pub struct Settings {
     pub mac: String,
     /// `[[interface]] addresses`.
     pub addresses: Vec<String>,
+    /// A router instead of a service cluster, see [`crate::router`].
+    pub router: Option<crate::router::Router>,
     /// Anything else, appended to the file.
     pub extra: String,
 }
@@ -47,6 +49,7 @@ impl Default for Settings {
             hash: "source-ip-port".to_owned(),
             mac: "multicast".to_owned(),
             addresses: vec![format!("{VIP4}/24"), format!("{VIP6}/64")],
+            router: None,
             extra: String::new(),
         }
     }
@@ -89,11 +92,15 @@ impl Settings {
              \n\
              [[interface]]\n\
              name = \"eth0\"\n\
-             side = \"service\"\n\
+             side = {side:?}\n\
              addresses = [{addresses}]\n\
              mac = {mac:?}\n\
              hash = {hash:?}\n\
+             {router}\
              {extra}",
+            side = self.router.as_ref().map_or("service", |router| &*router.outer_side),
+            router =
+                self.router.as_ref().map(|router| router.to_toml(&self.hash, &self.mac)).unwrap_or_default(),
             cluster = self.cluster,
             key = key_file.display().to_string(),
             quorum = self.quorum,

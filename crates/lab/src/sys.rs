@@ -100,6 +100,21 @@ pub(crate) fn raise_file_limit() -> io::Result<()> {
     }
 }
 
+/// Gives a socket a receive buffer beyond the limit of unprivileged ones.
+pub(crate) fn force_receive_buffer(socket: &impl std::os::fd::AsRawFd, bytes: i32) -> io::Result<()> {
+    // SAFETY: the option's value is an int, which lives until the call returns.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const bytes).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    check(set)
+}
+
 /// Adds a step to a command that runs in the child, between `fork` and `exec`. The step must be fork-safe.
 pub(crate) fn before_exec(
     command: &mut std::process::Command,
