@@ -51,6 +51,10 @@ words! {
         Gained = "gained",
         /// A node's lease lapsed: it was not scheduled or not heard, and passes nothing.
         Stalled = "stalled",
+        /// The daemon has taken its predecessor's place without a gap.
+        Resumed = "resumed",
+        /// A successor of the daemon could not begin; nothing has changed.
+        RestartFailed = "restart-failed",
         /// The others went on without the answering node.
         LeftOut = "left-out",
         /// Another machine has the name of this node.

@@ -42,6 +42,8 @@ const SAY: &str = "machine/say.rs";
 const LEASE: &str = "machine/lease.rs";
 const JUDGE: &str = "machine/judge.rs";
 const COORDINATE: &str = "machine/coordinate.rs";
+const RESUME: &str = "machine/resume.rs";
+const NODE: &str = "node.rs";
 
 /// All of them.
 pub(crate) const MUTATIONS: &[Mutation] = &[
@@ -338,5 +340,66 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         )],
         "r9_what_it_owns_is_given_up_before_the_good_bye",
         Death::Class("leave", 40, 30),
+    ),
+    mutation(
+        "successor-gains-at-once",
+        "R10: a successor gains before it has listened for T",
+        &[(RULES, " || !self.debts.is_empty() || self.resuming {", " || !self.debts.is_empty() {")],
+        "r10_for_t_a_successor_gains_nothing",
+    ),
+    mutation(
+        "successor-coordinates",
+        "R10: a successor makes views, and judges, before it has listened for T",
+        &[
+            (COORDINATE, "NodeState::Joining) || self.resuming {", "NodeState::Joining) {"),
+            (RESUME, "self.late_until = now + self.config.timeout;", "self.late_until = now;"),
+        ],
+        "r10_for_t_a_successor_judges_nobody_and_makes_no_view",
+    ),
+    mutation(
+        "successor-trusts-its-first-pulse",
+        "R10: the first pulse moves the lease as any other",
+        &[(
+            LEASE,
+            "self.base_before().map_or(last, |before| last.min(before + self.config.interval))",
+            "last",
+        )],
+        "r10_the_first_pulse_moves_the_lease_by_an_interval_at_most",
+    ),
+    mutation(
+        "successor-forgets-its-promise",
+        "R10: the predecessor's promise is not kept",
+        &[(RESUME, "machine.promise = memo.promise;", "machine.promise = memo.view.id;")],
+        "r10_a_promise_is_not_forgotten",
+    ),
+    mutation(
+        "successor-forgets-its-debts",
+        "R10: the predecessor's debts are not remembered",
+        &[(RESUME, "machine.debts = memo.debts.into_iter().collect();", "")],
+        "r10_debts_and_good_byes_are_not_forgotten",
+    ),
+    mutation(
+        "successor-takes-its-share",
+        "R10: a successor owns what the view gives, whatever the kernel passes",
+        &[(RESUME, "machine.owned = owned & given;", "machine.owned = given;")],
+        "r10_what_the_view_does_not_give_is_given_up_and_kept",
+    ),
+    mutation(
+        "successor-of-a-lapsed-lease",
+        "R10: a run goes on after its lease",
+        &[(RESUME, "if now >= lease {", "if lease == Time::ZERO {")],
+        "r10_a_lease_that_is_over_is_not_taken_over",
+    ),
+    mutation(
+        "successor-repeats-numbers",
+        "R10: a successor begins with numbers that were used",
+        &[(RESUME, "machine.sequence = memo.reserved;", "machine.sequence = 0;")],
+        "r10_a_successor_goes_on_as_if_nothing_had_been",
+    ),
+    mutation(
+        "memo-left-once",
+        "R10: what is new is not left for a successor",
+        &[(NODE, "number <= left.reserved && new.says_the_same(old)", "number <= left.reserved")],
+        "r10_a_memo_comes_before_what_it_tells_of_and_reserves_every_number",
     ),
 ];

@@ -85,6 +85,13 @@ pub enum Event {
         /// For how long the program did not run; small if it ran but nobody heard it.
         unscheduled: Duration,
     },
+    /// This node goes on with the run of its predecessor: no packet and no other node has noticed.
+    Resumed {
+        /// How many buckets it owns.
+        buckets: usize,
+        /// How many it keeps.
+        kept: usize,
+    },
     /// Others have gone on without this node; it gives everything up and joins again.
     LeftOut {
         /// Which view does not name it.
@@ -121,6 +128,7 @@ impl Event {
             Event::Ordered { .. } => "ordered",
             Event::Gained { .. } => "gained",
             Event::Stalled { .. } => "stalled",
+            Event::Resumed { .. } => "resumed",
             Event::LeftOut { .. } => "left-out",
             Event::Duplicate { .. } => "duplicate",
             Event::Mismatch { .. } => "mismatch",
@@ -143,6 +151,7 @@ impl Event {
             | Event::View { .. }
             | Event::Gained { .. }
             | Event::Stalled { .. }
+            | Event::Resumed { .. }
             | Event::LeftOut { .. }
             | Event::Duplicate { .. } => None,
         }
@@ -192,6 +201,9 @@ impl fmt::Display for Event {
                 "the lease lapsed (the program did not run for {} ms): gave up {buckets} buckets until proved again",
                 unscheduled.as_millis()
             ),
+            Event::Resumed { buckets, kept } => {
+                write!(f, "took its predecessor's place: {buckets} buckets owned, {kept} kept, none moved")
+            }
             Event::LeftOut { view } => {
                 write!(f, "the others went on in view {} without this node: it joins again", view.epoch)
             }

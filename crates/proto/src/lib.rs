@@ -1,7 +1,7 @@
 //! The membership protocol of rudel as a value: who is a member, and who owns which bucket.
 //!
 //! It has no clock, socket, thread or randomness of its own. Time and datagrams go in; datagrams, what the kernel
-//! must hold, and events come out. [`Node`] is the door; `docs/protocol.md` has the rules R1 to R9, their
+//! must hold, and events come out. [`Node`] is the door; `docs/protocol.md` has the rules R1 to R10, their
 //! reasons and what they guarantee, and the code cites them.
 //!
 //! | module | decides |

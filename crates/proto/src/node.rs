@@ -6,7 +6,7 @@ use crate::bucket::BucketSet;
 use crate::config::{Config, ConfigError};
 use crate::event::Event;
 use crate::id::Incarnation;
-use crate::machine::{Action, Command, Machine, Outcome};
+use crate::machine::{Action, Command, Inheritance, Machine, Memo, NUMBERS_RESERVED, Outcome, ResumeError};
 use crate::record::{Input, Record};
 use crate::seal::{Keys, Opener, Rejection, Sealer, Sender};
 use crate::status::Status;
@@ -48,6 +48,9 @@ pub enum Output {
         /// What became of it.
         outcome: Outcome,
     },
+    /// Leave this for a successor, before what follows, in the place of what was left before. Empty: there is nothing
+    /// that it could go on with. Only if [`Node::leave_memos`] was called.
+    Memo(Vec<u8>),
     /// This run has this number: store it, so that the next run gets a higher one.
     Incarnation(Incarnation),
     /// What went in, if [`Node::record`] was called.
@@ -70,7 +73,23 @@ pub struct Node {
     sealer: Sealer,
     opener: Opener,
     records: Option<VecDeque<Record>>,
+    inherited: Option<Box<Inheritance>>,
+    first_number: u64,
+    memos: Option<Left>,
 }
+
+/// What was left for a successor last.
+#[derive(Clone, Debug, Default)]
+struct Left {
+    memo: Option<Memo>,
+    /// No higher number is reserved.
+    reserved: u64,
+}
+
+/// Numbers from here on are those of good-byes that somebody else says for a node whose daemon has died (R9).
+const FAREWELL_NUMBERS: u64 = 1 << 63;
+/// How many of them are made.
+const FAREWELLS: u64 = 3;
 
 impl Node {
     /// A node that begins to listen at `now`.
@@ -80,13 +99,69 @@ impl Node {
         config.validate()?;
         let sealer = Sealer::new(&keys, &config.cluster, &config.name, incarnation);
         let opener = Opener::new(&keys, &config.cluster);
-        Ok(Node { machine: Machine::new(config, incarnation, now), keys, sealer, opener, records: None })
+        let machine = Machine::new(config, incarnation, now);
+        Ok(Node {
+            machine,
+            keys,
+            sealer,
+            opener,
+            records: None,
+            inherited: None,
+            first_number: 0,
+            memos: None,
+        })
+    }
+
+    /// A node that goes on with its predecessor's run at `now` (R10). The packet filter must be as the inheritance says;
+    /// its first outputs tell what it must hold from now on.
+    pub fn resume(
+        config: Config,
+        keys: Keys,
+        inheritance: Inheritance,
+        now: Time,
+    ) -> Result<Self, ResumeError> {
+        let sealer = Sealer::new(&keys, &config.cluster, &config.name, inheritance.memo.me.incarnation);
+        let opener = Opener::new(&keys, &config.cluster);
+        Ok(Node {
+            machine: Machine::resume(config, inheritance.clone(), now)?,
+            keys,
+            sealer,
+            opener,
+            records: None,
+            first_number: inheritance.memo.reserved,
+            inherited: Some(Box::new(inheritance)),
+            memos: None,
+        })
+    }
+
+    /// From now on tells what a successor must know, as [`Output::Memo`]. To be called before anything else went in.
+    pub fn leave_memos(&mut self) {
+        self.memos = Some(Left::default());
+    }
+
+    /// What a successor must know, said or not; empty if there is nothing that it could go on with. Nothing may be sent
+    /// after this.
+    pub fn last_memo(&self) -> Vec<u8> {
+        let reserved = self.memos.as_ref().map_or(0, |left| left.reserved).max(self.machine.last_sequence());
+        self.machine.memo().map_or_else(Vec::new, |memo| Memo { reserved, ..memo }.encode())
+    }
+
+    /// Good-byes of the present run, for somebody who outlives this node (R9): to be sent only when the packet filter
+    /// passes nothing and never will in this run. To be made anew after [`Output::Incarnation`].
+    pub fn farewells(&self) -> Vec<Vec<u8>> {
+        let message = self.machine.farewell().encode();
+        let config = self.machine.config();
+        let sealer = Sealer::new(&self.keys, &config.cluster, &config.name, self.machine.me().incarnation);
+        // Numbers repeat in no successor: it begins beyond all that were reserved.
+        let first = FAREWELL_NUMBERS | self.first_number;
+        (0..FAREWELLS).map(|n| sealer.seal(first + n, &message)).collect()
     }
 
     /// From now on tells everything that goes in as [`Output::Record`]; `now` is the time of its making. To be called
     /// before anything else went in.
     pub fn record(&mut self, now: Time) {
-        let start = Record::start(now, self.machine.config(), self.machine.me().incarnation);
+        let inherited = self.inherited.as_deref();
+        let start = Record::start(now, self.machine.config(), self.machine.me().incarnation, inherited);
         self.records = Some(VecDeque::from([start]));
     }
 
@@ -125,6 +200,9 @@ impl Node {
         if let Some(record) = self.records.as_mut().and_then(VecDeque::pop_front) {
             return Output::Record(record);
         }
+        if let Some(memo) = self.memo_to_leave() {
+            return Output::Memo(memo);
+        }
         let Some(action) = self.machine.poll_action() else {
             return Output::Timeout(self.machine.next_timeout());
         };
@@ -155,6 +233,27 @@ impl Node {
 
     fn table(&self, owned: BucketSet) -> Table {
         Table { owned, contested: self.machine.contested() & owned, kept: self.machine.kept() - owned }
+    }
+
+    /// R10: what a successor must know, before a datagram says it, and before a number is used that is not reserved.
+    fn memo_to_leave(&mut self) -> Option<Vec<u8>> {
+        let left = self.memos.as_mut()?;
+        if !self.machine.is_about_to_send() {
+            return None;
+        }
+        let memo = self.machine.memo();
+        let number = self.machine.last_sequence();
+        let same = match (&memo, &left.memo) {
+            (Some(new), Some(old)) => number <= left.reserved && new.says_the_same(old),
+            (None, None) => true,
+            _ => false,
+        };
+        if same {
+            return None;
+        }
+        left.reserved = number + NUMBERS_RESERVED;
+        left.memo = memo.map(|memo| Memo { reserved: left.reserved, ..memo });
+        Some(left.memo.as_ref().map_or_else(Vec::new, Memo::encode))
     }
 
     fn note(&mut self, now: Time, input: impl FnOnce() -> Input) {

@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bucket::BucketSet;
 use crate::config::Config;
 use crate::id::{ClusterName, Identity, Incarnation, NodeId, NodeName};
-use crate::machine::{Command, Machine};
+use crate::machine::{Command, Inheritance, Machine, Memo};
 use crate::seal::{Rejection, Sender};
 use crate::time::Time;
 use crate::wire::Message;
@@ -58,6 +59,9 @@ pub enum Input {
         weight: u16,
         /// The number of its run.
         incarnation: u64,
+        /// What it took over, if it went on with its predecessor's run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        inherited: Option<Inherited>,
     },
     /// An authentic message came.
     Message {
@@ -82,6 +86,43 @@ pub enum Input {
     },
 }
 
+/// What a recorded node took over (R10).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inherited {
+    /// The memo, in hexadecimal as it was left.
+    #[serde(with = "hex")]
+    memo: Vec<u8>,
+    owned: BucketSet,
+    contested: BucketSet,
+    kept: BucketSet,
+    /// When the lease ends, in nanoseconds of the node's clock.
+    lease: u64,
+}
+
+impl From<&Inheritance> for Inherited {
+    fn from(from: &Inheritance) -> Self {
+        Inherited {
+            memo: from.memo.encode(),
+            owned: from.owned,
+            contested: from.contested,
+            kept: from.kept,
+            lease: from.lease.as_nanos(),
+        }
+    }
+}
+
+impl Inherited {
+    fn inheritance(&self) -> Result<Inheritance, &'static str> {
+        Ok(Inheritance {
+            memo: Memo::decode(&self.memo)?,
+            owned: self.owned,
+            contested: self.contested,
+            kept: self.kept,
+            lease: Time::from_nanos(self.lease),
+        })
+    }
+}
+
 /// A line that is no part of a recording, or one in the wrong place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {what}")]
@@ -99,7 +140,12 @@ impl Record {
     }
 
     /// The first record of a node.
-    pub fn start(at: Time, config: &Config, incarnation: Incarnation) -> Self {
+    pub fn start(
+        at: Time,
+        config: &Config,
+        incarnation: Incarnation,
+        inherited: Option<&Inheritance>,
+    ) -> Self {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let input = Input::Start {
             cluster: config.cluster.to_string(),
@@ -112,6 +158,7 @@ impl Record {
             handover: config.handover,
             weight: config.weight,
             incarnation: incarnation.0,
+            inherited: inherited.map(Inherited::from),
         };
         Record { at: at.as_nanos(), input }
     }
@@ -152,6 +199,7 @@ impl Replay {
             handover,
             weight,
             incarnation,
+            inherited,
         } = record.input
         else {
             return Err(error("a recording begins with the input `start`".into()));
@@ -168,7 +216,14 @@ impl Replay {
             weight,
         };
         config.validate().map_err(|e| error(e.to_string()))?;
-        let machine = Machine::new(config, Incarnation(incarnation), Time::from_nanos(record.at));
+        let now = Time::from_nanos(record.at);
+        let machine = match inherited {
+            None => Machine::new(config, Incarnation(incarnation), now),
+            Some(inherited) => {
+                let inheritance = inherited.inheritance().map_err(|what| error(what.into()))?;
+                Machine::resume(config, inheritance, now).map_err(|e| error(e.to_string()))?
+            }
+        };
         Ok(Replay { machine, begun_at: record.at, line: 1 })
     }
 
@@ -336,6 +391,53 @@ mod tests {
             }
         }
         assert_eq!(replayed, did);
+    }
+
+    #[test]
+    fn a_recording_of_a_successor_begins_with_what_it_took_over() {
+        let begin = Time::from_nanos(5_000_000_000);
+        let keys = || Keys::new(ClusterKey::new([3; 32]), []);
+        let mut first = Node::new(config("n1"), keys(), Incarnation(1), begin).unwrap();
+        let mut now = begin;
+        while first.machine().owned().is_empty() {
+            now = now + Duration::from_millis(1);
+            drive(&mut first, now, Vec::new(), &mut Vec::new(), |_| {});
+        }
+        drive(&mut first, now + Duration::from_millis(100), Vec::new(), &mut Vec::new(), |_| {});
+        let inheritance = Inheritance {
+            memo: first.machine().memo().unwrap(),
+            owned: first.machine().owned(),
+            contested: BucketSet::EMPTY,
+            kept: BucketSet::EMPTY,
+            lease: first.machine().lease(),
+        };
+        let now = now + Duration::from_millis(200);
+        let mut second = Node::resume(config("n1"), keys(), inheritance, now).unwrap();
+        second.record(now);
+        let mut lines = Vec::new();
+        for step in 0..100 {
+            drive(
+                &mut second,
+                now + Duration::from_millis(10 * step),
+                Vec::new(),
+                &mut Vec::new(),
+                |output| {
+                    if let Output::Record(record) = output {
+                        lines.push(record.to_line());
+                    }
+                },
+            );
+        }
+        assert!(lines[0].contains("\"inherited\":{\"memo\":\"01"), "{}", lines[0]);
+        let mut replay = Replay::start(&lines[0]).unwrap();
+        for line in &lines[1..] {
+            let (_, answer) = replay.step(line).unwrap();
+            assert_eq!(answer, Ok(()));
+            while replay.machine().poll_action().is_some() {}
+        }
+        assert_eq!(replay.machine().owned(), BucketSet::ALL);
+        assert_eq!(replay.machine().lease(), second.machine().lease());
+        assert_eq!(replay.machine().last_sequence(), second.machine().last_sequence());
     }
 
     #[test]

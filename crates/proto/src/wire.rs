@@ -397,16 +397,16 @@ impl Writer {
         self.bytes(text.as_bytes());
     }
 
-    fn flags(&mut self, flags: [bool; 4]) {
+    pub(crate) fn flags(&mut self, flags: [bool; 4]) {
         self.u8(flags.iter().rev().fold(0, |byte, flag| byte << 1 | u8::from(*flag)));
     }
 
-    fn identity(&mut self, identity: Identity) {
+    pub(crate) fn identity(&mut self, identity: Identity) {
         self.u64(identity.id.as_u64());
         self.u64(identity.incarnation.0);
     }
 
-    fn view_id(&mut self, id: ViewId) {
+    pub(crate) fn view_id(&mut self, id: ViewId) {
         self.u64(id.epoch);
         self.identity(id.coordinator);
     }
@@ -456,7 +456,7 @@ impl<'a> Reader<'a> {
         str::from_utf8(head).map_err(|_| "a name that is no text")
     }
 
-    fn flags(&mut self) -> Result<[bool; 4], &'static str> {
+    pub(crate) fn flags(&mut self) -> Result<[bool; 4], &'static str> {
         let byte = self.u8()?;
         if byte >= 1 << 4 {
             return Err("an unknown flag");
@@ -464,11 +464,11 @@ impl<'a> Reader<'a> {
         Ok(std::array::from_fn(|i| byte >> i & 1 == 1))
     }
 
-    fn identity(&mut self) -> Result<Identity, &'static str> {
+    pub(crate) fn identity(&mut self) -> Result<Identity, &'static str> {
         Ok(Identity { id: NodeId::from_u64(self.u64()?), incarnation: Incarnation(self.u64()?) })
     }
 
-    fn view_id(&mut self) -> Result<ViewId, &'static str> {
+    pub(crate) fn view_id(&mut self) -> Result<ViewId, &'static str> {
         Ok(ViewId { epoch: self.u64()?, coordinator: self.identity()? })
     }
 }

@@ -248,6 +248,7 @@ mod tests {
             Proto::Ordered { node: node.clone(), task: rudel_proto::wire::Task::Drain(true) },
             Proto::Gained { buckets: 1, took: Duration::ZERO },
             Proto::Stalled { buckets: 1, unscheduled: Duration::ZERO },
+            Proto::Resumed { buckets: 1, kept: 0 },
             Proto::LeftOut { view: ViewId::NONE },
             Proto::Duplicate { fenced: true },
             Proto::Mismatch { node: node.clone() },

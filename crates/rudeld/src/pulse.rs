@@ -369,6 +369,8 @@ impl<D: Datapath> Turn<D> {
                     }
                 }
                 Output::Incarnation(incarnation) => self.tell(Notice::Incarnation(incarnation)),
+                // Nobody has asked for them.
+                Output::Memo(_) => {}
                 Output::Record(record) => self.tell(Notice::Record(record)),
                 Output::Stopped => self.stopped = true,
                 Output::Timeout(timeout) => return Ok(timeout),

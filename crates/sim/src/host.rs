@@ -149,8 +149,8 @@ impl Brain {
                 Output::Event(event) => Act::Event(event),
                 Output::Incarnation(incarnation) => Act::Incarnation(incarnation),
                 Output::Stopped => Act::Stopped,
-                // No world asks a node to record, or has an administrator who waits for an answer.
-                Output::Record(_) | Output::Ordered { .. } => return self.poll(),
+                // No world asks a node to record or to leave memos, or has an administrator who waits for an answer.
+                Output::Record(_) | Output::Memo(_) | Output::Ordered { .. } => return self.poll(),
                 Output::Timeout(_) => return None,
             }),
         }

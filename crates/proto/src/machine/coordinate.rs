@@ -70,7 +70,7 @@ impl Machine {
     /// they have listened long enough to know.
     fn rank(&self, now: Time) -> Option<u32> {
         let mine = self.state();
-        if !matches!(mine, NodeState::Active | NodeState::Draining | NodeState::Joining) {
+        if !matches!(mine, NodeState::Active | NodeState::Draining | NodeState::Joining) || self.resuming {
             return None;
         }
         let states: Vec<(&NodeName, NodeState)> =

@@ -54,7 +54,9 @@ impl Machine {
         let regained = self.keeping & self.owned;
         let kept_by_others =
             self.heard_peers(now).fold(BucketSet::EMPTY, |kept, (_, word)| kept | word.keeping);
-        let contested = self.owned & kept_by_others;
+        // R10: whom a resumed node has not heard yet may still keep.
+        let not_heard_yet = if self.resuming { self.contested } else { BucketSet::EMPTY };
+        let contested = self.owned & (kept_by_others | not_heard_yet);
         if !regained.is_empty() || contested != self.contested {
             self.keeping = self.keeping - regained;
             self.contested = contested;

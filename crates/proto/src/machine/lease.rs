@@ -42,7 +42,7 @@ impl Machine {
         let last = self.sent.back()?.1;
         let own = match self.sent.len().checked_sub(2).and_then(|i| self.sent.get(i)) {
             Some((_, before)) => last.min(*before + self.config.interval),
-            None => last,
+            None => self.base_before().map_or(last, |before| last.min(before + self.config.interval)),
         };
         let mut bases: Vec<Time> = self.peers.values().filter_map(|peer| peer.acknowledged).collect();
         bases.push(own);

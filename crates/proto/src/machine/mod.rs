@@ -8,7 +8,7 @@
 //!   handle_message ──► hear.rs ──┐                 ┌─ lease.rs       R4 R7     how long it may serve
 //!   handle_timeout ──────────────┼─► evaluate() ───┼─ judge.rs       R5        who is expired
 //!   handle_command ──────────────┘   rules.rs      └─ coordinate.rs  R6        who makes the next view
-//!   handle_pulse_sent                R1-R3 R8 R9
+//!   handle_pulse_sent                R1-R3 R8 R9       resume.rs      R10       a run that outlives its daemon
 //!                                        │
 //!                        say.rs ──► poll_action()    Send · Own · Keep · Lease · Event · Ordered · Incarnation · Stopped
 //! ```
@@ -24,6 +24,7 @@ mod judge;
 mod lease;
 mod orders;
 mod peer;
+mod resume;
 mod rules;
 mod say;
 mod timers;
@@ -49,6 +50,7 @@ use crate::wire::{Audit, Message, NodeState, Pulse, Task};
 
 pub use fingerprint::Origin;
 pub use orders::Outcome;
+pub use resume::{Inheritance, Memo, NUMBERS_RESERVED, ResumeError};
 
 use coordinate::Want;
 use orders::Orders;
@@ -184,6 +186,10 @@ pub struct Machine {
     unscheduled: Duration,
     late_until: Time,
     stalled_at: Option<Time>,
+    /// R10: it has taken over a run, and has not listened for T since.
+    resuming: bool,
+    /// R10: when the predecessor sent the pulse that its lease was made of.
+    pulsed_before: Option<Time>,
 
     view: Option<View>,
     adopted_at: Time,
@@ -259,6 +265,8 @@ impl Machine {
             unscheduled: Duration::ZERO,
             late_until: Time::ZERO,
             stalled_at: None,
+            resuming: false,
+            pulsed_before: None,
             view: None,
             adopted_at: now,
             gained_since_adoption: 0,

@@ -25,6 +25,7 @@ impl Machine {
 
     pub(super) fn evaluate_before_pulse(&mut self, now: Time) {
         self.turn_at = None;
+        self.end_resuming(now);
         self.lapse(now);
         self.recover(now);
         self.start(now);
@@ -173,7 +174,7 @@ impl Machine {
         let Some(view) = self.view.as_ref().filter(|_| self.phase == Phase::Member) else {
             return;
         };
-        if now >= self.lease || self.stalled_at.is_some() || !self.debts.is_empty() {
+        if now >= self.lease || self.stalled_at.is_some() || !self.debts.is_empty() || self.resuming {
             return;
         }
         let given = view.owned_by(self.me.id);

@@ -3,11 +3,11 @@
 use super::{Action, Machine, Phase, Said};
 use crate::bucket::BucketSet;
 use crate::event::Event;
-use crate::id::{Identity, Incarnation, NodeId, NodeName};
+use crate::id::{Identity, Incarnation, NodeId, NodeName, ViewId};
 use crate::share;
 use crate::time::Time;
 use crate::view::View;
-use crate::wire::{HEARD_MAX, Heard, Message, Pulse};
+use crate::wire::{HEARD_MAX, Heard, Message, NodeState, Pulse};
 
 impl Machine {
     pub(super) fn own(&mut self, owned: BucketSet) {
@@ -131,6 +131,32 @@ impl Machine {
             self.sent.pop_front();
         }
         self.sent.push_back((self.sequence, now));
+    }
+
+    /// R9: what its parent says for it when its daemon has died. It depends on nothing that changes within a run.
+    pub fn farewell(&self) -> Message {
+        Message::Pulse(Pulse {
+            host: self.config.host,
+            digest: self.config.digest,
+            uptime_ms: 0,
+            state: NodeState::Leaving,
+            healthy: false,
+            late: false,
+            settled: false,
+            gone: true,
+            weight: 0,
+            adopted: ViewId::NONE,
+            promise: ViewId::NONE,
+            keeping: BucketSet::EMPTY,
+            connections: 0,
+            heard: Vec::new(),
+            audits: Vec::new(),
+        })
+    }
+
+    /// Whether the next action is to send something.
+    pub fn is_about_to_send(&self) -> bool {
+        matches!(self.actions.front(), Some(Action::Send { .. }))
     }
 
     pub(super) fn heard_table(&self, now: Time) -> Vec<Heard> {

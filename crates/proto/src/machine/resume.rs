@@ -1,0 +1,253 @@
+//! R10: a run that outlives its daemon. The successor takes over what the kernel still holds, within the lease.
+//!
+//! What the predecessor knew of others (ages, words, proofs) died with it, and nothing of that is guessed here: for T
+//! the successor only retains. What it must not forget is in the [`Memo`], which was left before each datagram that
+//! says something new.
+
+use super::{Action, Machine, Phase};
+use crate::bucket::BucketSet;
+use crate::config::Config;
+use crate::event::Event;
+use crate::id::{Identity, ViewId};
+use crate::time::Time;
+use crate::view::View;
+use crate::wire::{Message, Reader, Writer};
+
+/// Numbers of datagrams that a memo reserves at once: nearly an hour of regular pulses.
+pub const NUMBERS_RESERVED: u64 = 1 << 16;
+/// The layout of a memo.
+const VERSION: u8 = 1;
+/// Good-byes and debts that a memo can tell of; more have never been alive within 64 T.
+const TOLD_MAX: usize = 64;
+
+/// What a successor must know of the run that it goes on with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memo {
+    /// The node, and its run.
+    pub me: Identity,
+    /// The machine that it runs on.
+    pub host: u64,
+    /// What it had in common with the others.
+    pub digest: u64,
+    /// No datagram of this run has a higher number.
+    pub reserved: u64,
+    /// The weight in force, and the one that was configured then.
+    pub weight: u16,
+    /// See `weight`.
+    pub configured_weight: u16,
+    /// Whether its health checks passed.
+    pub healthy: bool,
+    /// Whether it was told to give its share away.
+    pub draining: bool,
+    /// The adopted view, which names it.
+    pub view: View,
+    /// The highest view that it has heard of.
+    pub promise: ViewId,
+    /// Who may own something by a former view.
+    pub debts: Vec<Identity>,
+    /// Who has said good-bye, and when that was last heard of.
+    pub gone: Vec<(Identity, Time)>,
+}
+
+/// Everything that a successor takes over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inheritance {
+    /// What the predecessor has left.
+    pub memo: Memo,
+    /// The buckets that the packet filter passes now.
+    pub owned: BucketSet,
+    /// Those of them in which it leaves unknown connections to others.
+    pub contested: BucketSet,
+    /// The buckets that it keeps.
+    pub kept: BucketSet,
+    /// Until when it may pass packets.
+    pub lease: Time,
+}
+
+/// Why a run cannot go on. The daemon then begins a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResumeError {
+    /// The lease is over: others may have taken the buckets.
+    #[error("the lease of the former run is over")]
+    Lapsed,
+    /// The memo is another node's, or another machine's.
+    #[error("the former run was another node's")]
+    OtherNode,
+    /// What all nodes must have in common has changed.
+    #[error(
+        "the configuration has changed in what must be the same on every node (addresses, mac, hash, side, quorum, \
+         timers or the first cluster key)"
+    )]
+    OtherDigest,
+}
+
+impl Memo {
+    /// As bytes, at most 4 kB of them.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::default();
+        w.u8(VERSION);
+        w.identity(self.me);
+        w.u64(self.host);
+        w.u64(self.digest);
+        w.u64(self.reserved);
+        w.u16(self.weight);
+        w.u16(self.configured_weight);
+        w.flags([self.healthy, self.draining, false, false]);
+        w.view_id(self.promise);
+        w.u8(self.debts.len().min(TOLD_MAX) as u8);
+        self.debts.iter().take(TOLD_MAX).for_each(|debt| w.identity(*debt));
+        w.u8(self.gone.len().min(TOLD_MAX) as u8);
+        for (identity, at) in self.gone.iter().take(TOLD_MAX) {
+            w.identity(*identity);
+            w.u64(at.as_nanos());
+        }
+        w.bytes(&Message::View(Box::new(self.view.clone())).encode());
+        w.finish()
+    }
+
+    /// From what [`Memo::encode`] made.
+    pub fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
+        let r = &mut Reader::new(bytes);
+        if r.u8()? != VERSION {
+            return Err("a memo of another version");
+        }
+        let (me, host, digest, reserved) = (r.identity()?, r.u64()?, r.u64()?, r.u64()?);
+        let (weight, configured_weight) = (r.u16()?, r.u16()?);
+        let [healthy, draining, ..] = r.flags()?;
+        let promise = r.view_id()?;
+        let mut debts = Vec::new();
+        for _ in 0..r.u8()? {
+            debts.push(r.identity()?);
+        }
+        let mut gone = Vec::new();
+        for _ in 0..r.u8()? {
+            gone.push((r.identity()?, Time::from_nanos(r.u64()?)));
+        }
+        let Message::View(view) = Message::decode(r.rest())? else {
+            return Err("no view");
+        };
+        let view = *view;
+        if !view.names(me) || promise < view.id || weight > 1000 || configured_weight > 1000 {
+            return Err("a memo that contradicts itself");
+        }
+        Ok(Memo {
+            me,
+            host,
+            digest,
+            reserved,
+            weight,
+            configured_weight,
+            healthy,
+            draining,
+            view,
+            promise,
+            debts,
+            gone,
+        })
+    }
+
+    /// Whether a node of this configuration can go on with the run, as far as the lease is not concerned.
+    pub fn fits(&self, config: &Config) -> Result<(), ResumeError> {
+        if (self.me.id, self.host) != (config.id(), config.host) {
+            return Err(ResumeError::OtherNode);
+        }
+        if self.digest != config.digest {
+            return Err(ResumeError::OtherDigest);
+        }
+        Ok(())
+    }
+}
+
+impl Machine {
+    /// R10: goes on with a run at `now`, if its lease still holds.
+    pub fn resume(config: Config, inheritance: Inheritance, now: Time) -> Result<Self, ResumeError> {
+        let Inheritance { memo, owned, contested, kept, lease } = inheritance;
+        memo.fits(&config)?;
+        if now >= lease {
+            return Err(ResumeError::Lapsed);
+        }
+        let lease_len = config.lease();
+        let mut machine = Machine::new(config, memo.me.incarnation, now);
+        machine.phase = Phase::Member;
+        // A weight that was set at run time holds on; one that the administrator has written since is newer.
+        if memo.configured_weight == machine.config.weight {
+            machine.weight = memo.weight;
+        }
+        machine.healthy = memo.healthy;
+        machine.draining = memo.draining;
+        machine.sequence = memo.reserved;
+        machine.promise = memo.promise;
+        machine.debts = memo.debts.into_iter().collect();
+        machine.gone =
+            memo.gone.into_iter().map(|(who, at)| (who.id, (who.incarnation, at.min(now)))).collect();
+        // R2: what the kernel passes and the view gives; what the view takes away is given up now at the latest.
+        let given = memo.view.owned_by(machine.me.id);
+        machine.owned = owned & given;
+        let given_up = if machine.config.handover { owned - given } else { BucketSet::EMPTY };
+        machine.keeping = (kept | given_up) - machine.owned;
+        machine.contested = contested & machine.owned;
+        machine.lease = lease.min(now + lease_len);
+        // R4: the lease tells when the predecessor's last pulse but one was at the latest.
+        machine.pulsed_before = Some(machine.lease - lease_len);
+        machine.remember(memo.view.clone());
+        machine.view = Some(memo.view);
+        machine.listen_on(now);
+        machine.actions.push_back(Action::Own(machine.owned));
+        let (buckets, kept) = (machine.owned.len(), machine.keeping.len());
+        machine.actions.push_back(Action::Event(Event::Resumed { buckets, kept }));
+        machine.arm(now);
+        Ok(machine)
+    }
+
+    /// What a successor of this run must know at this moment; `None` if there is nothing that it could go on with.
+    pub fn memo(&self) -> Option<Memo> {
+        let takes_part = self.phase == Phase::Member && self.stalled_at.is_none() && !self.leaving;
+        let view = self.view.clone().filter(|_| takes_part)?;
+        Some(Memo {
+            me: self.me,
+            host: self.config.host,
+            digest: self.config.digest,
+            reserved: self.sequence,
+            weight: self.weight,
+            configured_weight: self.config.weight,
+            healthy: self.healthy,
+            draining: self.draining,
+            view,
+            promise: self.promise,
+            debts: self.debts.iter().copied().collect(),
+            gone: self
+                .gone
+                .iter()
+                .map(|(id, (incarnation, at))| (Identity { id: *id, incarnation: *incarnation }, *at))
+                .collect(),
+        })
+    }
+
+    /// R10: for T after it resumed, and after each stall within that, a node judges nobody, coordinates nothing and
+    /// gains nothing.
+    pub(super) fn listen_on(&mut self, now: Time) {
+        self.resuming = true;
+        self.late_until = now + self.config.timeout;
+    }
+
+    /// R10: ends the time of listening.
+    pub(super) fn end_resuming(&mut self, now: Time) {
+        self.resuming = self.resuming && self.is_late(now);
+    }
+
+    /// R4: the pulse before the only one that this machine has sent.
+    pub(super) fn base_before(&self) -> Option<Time> {
+        self.pulsed_before.filter(|_| self.sent.len() < 2)
+    }
+}
+
+impl Memo {
+    /// Whether it says the same, but for numbers and times that change all the time.
+    pub fn says_the_same(&self, other: &Memo) -> bool {
+        let quiet = |memo: &Memo| {
+            let gone: Vec<(Identity, Time)> = memo.gone.iter().map(|(who, _)| (*who, Time::ZERO)).collect();
+            Memo { reserved: 0, gone, ..memo.clone() }
+        };
+        quiet(self) == quiet(other)
+    }
+}
