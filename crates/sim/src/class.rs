@@ -15,6 +15,7 @@ use std::time::Duration;
 enum Fault {
     PowerOff,
     Kill,
+    Crash,
     Forget,
     Leave,
     Weight,
@@ -95,6 +96,15 @@ pub const CLASSES: &[Class] = &[
         "restart",
         "daemons die and come back at once, remembering or not",
         &[Kill, PowerOff, Forget, Forget, OneWay, Split],
+        (2, 30),
+    ),
+    Class::new(
+        "resume",
+        "daemons die, others go on with their runs within the lease, and more",
+        &[
+            Crash, Crash, Crash, Hang, TwoHangs, Weight, Drain, Health, Kill, PowerOff, OneWay, Split, Loss,
+            Late, Bodies,
+        ],
         (2, 30),
     ),
     Class::new(
@@ -397,6 +407,15 @@ impl Author {
                 let back = at + self.span(0, 40);
                 self.at(at, Deed::Bury(node));
                 self.at(back, Deed::Start(node));
+            }
+            Crash => {
+                // Somewhere in its loop, and so soon that its lease may still hold.
+                let point = self.rng.pick(&Point::ALL);
+                let dies = at + self.span(0, 2);
+                let back = dies + self.span(0, 9);
+                self.at(at, Deed::HangAt(node, point, dies - at + 1));
+                self.at(dies, Deed::Kill(node));
+                self.at(back, Deed::Resume(node));
             }
             Forget => {
                 let back = at + self.span(0, 30);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use rudel_proto::bucket::BucketSet;
 use rudel_proto::event::Event;
 use rudel_proto::id::{Identity, Incarnation, ViewId};
-use rudel_proto::machine::{Action, Machine};
+use rudel_proto::machine::{Action, Machine, Memo};
 use rudel_proto::seal::Sender;
 use rudel_proto::wire::Message;
 use rudel_proto::{Command, Node, Output, Time};
@@ -214,6 +214,8 @@ impl Kernel {
 pub(crate) struct Host {
     pub(crate) clock: Clock,
     pub(crate) kernel: Kernel,
+    /// What the daemon has left beside the kernel's maps for a successor.
+    pub(crate) memo: Option<Memo>,
     /// The number that the next run gets.
     pub(crate) next_incarnation: u64,
     pub(crate) process: Option<Process>,

@@ -36,6 +36,8 @@ pub struct Outcome {
     pub rest_after: u64,
     /// How often two nodes that could not hear each other began to share a bucket.
     pub overlaps_excused: u64,
+    /// How often a daemon went on with the run of a dead one.
+    pub resumed: u64,
 }
 
 impl Script {
@@ -68,6 +70,7 @@ impl Script {
             blackouts,
             rest_after,
             overlaps_excused: world.overlaps_excused(),
+            resumed: world.resumed(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod daemons;
 mod proof;
+mod succession;
 mod watch;
 
 use std::cmp::Reverse;
@@ -74,6 +75,8 @@ pub enum Deed {
     Start(usize),
     /// The daemon starts, and has lost the number of its last run.
     StartForgetful(usize),
+    /// A daemon starts and goes on with the run of the one that died, if it can; else it begins a new one.
+    Resume(usize),
     /// The daemon dies, its kernel lives on.
     Kill(usize),
     /// The daemon dies, and its parent process notices: it empties the kernel's bucket table, then says good-bye.
@@ -171,6 +174,10 @@ pub struct World {
     /// Views that some node was in until lately: peers may still take it to be.
     former_views: Vec<(Moment, ViewId)>,
     steps: u64,
+    /// How often a daemon went on with the run of a dead one.
+    resumed: u64,
+    /// Whether daemons leave memos: nobody reads them where none goes on.
+    leaves_memos: bool,
     arrivals: Vec<Moment>,
 }
 
@@ -185,6 +192,7 @@ impl World {
                 Host {
                     clock: Clock::new(origin, if settings.drift { ppm } else { 0 }),
                     kernel: Kernel::EMPTY,
+                    memo: None,
                     next_incarnation: 1 + rng.below(1 << 40),
                     process: None,
                     runs: 0,
@@ -210,6 +218,8 @@ impl World {
             adversary: None,
             former_views: Vec::new(),
             steps: 0,
+            resumed: 0,
+            leaves_memos: false,
             arrivals: Vec::new(),
             settings,
         }
@@ -267,6 +277,7 @@ impl World {
 
     /// Lets something happen later.
     pub fn schedule(&mut self, at: Moment, deed: Deed) {
+        self.leaves_memos |= matches!(deed, Deed::Resume(_));
         self.push(at, Happening::Deed(deed));
     }
 
@@ -305,6 +316,7 @@ impl World {
         match deed {
             Deed::Start(node) => self.start(node, false),
             Deed::StartForgetful(node) => self.start(node, true),
+            Deed::Resume(node) => self.resume(node),
             Deed::Kill(node) => {
                 self.end(node);
             }
@@ -313,6 +325,7 @@ impl World {
             Deed::PowerOff(node) => {
                 self.end(node);
                 self.hosts[node].kernel = Kernel::EMPTY;
+                self.hosts[node].memo = None;
                 self.look(node);
             }
             Deed::Hang(node, span) => self.hang(node, span),

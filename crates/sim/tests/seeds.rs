@@ -50,6 +50,13 @@ fn fresh_seeds_of_every_class_pass() {
 }
 
 #[test]
+fn daemons_that_can_go_on_with_a_run_do() {
+    let class = Class::named("resume").expect("a known class");
+    let resumed: u64 = (0..4).map(|seed| class.script(seed, TIMEOUTS).play().resumed).sum();
+    assert!(resumed >= 10, "{resumed}");
+}
+
+#[test]
 fn a_seed_means_the_same_world_each_time() {
     let class = Class::named("storm").expect("a known class");
     let [first, second] = [(); 2].map(|()| class.script(5, TIMEOUTS).play());

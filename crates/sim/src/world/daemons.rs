@@ -34,19 +34,10 @@ impl World {
         self.hosts[node].next_incarnation = incarnation + 1;
         // A starting daemon takes its predecessor's kernel state down before its first pulse.
         self.hosts[node].kernel = Kernel::EMPTY;
+        self.hosts[node].memo = None;
         self.look(node);
 
-        let config = Config {
-            cluster: ClusterName::new("sim").expect("a good name"),
-            name: NodeName::new(&format!("n{node:02}")).expect("a good name"),
-            host: 1 + node as u64,
-            digest: self.settings.digests[node % self.settings.digests.len()],
-            handover: false,
-            quorum: self.settings.quorum,
-            timeout: self.settings.timeout,
-            interval: self.settings.interval,
-            weight: self.settings.weights[node % self.settings.weights.len()],
-        };
+        let config = self.config_of(node);
         let incarnation = Incarnation(incarnation);
         let now = self.hosts[node].clock.read(self.now);
         let brain = if self.settings.sealed {
@@ -56,6 +47,26 @@ impl World {
             config.validate().expect("a good configuration");
             Brain::Machine(Box::new(Machine::new(config, incarnation, now)))
         };
+        self.put(node, brain, Words::default());
+    }
+
+    pub(super) fn config_of(&self, node: usize) -> Config {
+        Config {
+            cluster: ClusterName::new("sim").expect("a good name"),
+            name: NodeName::new(&format!("n{node:02}")).expect("a good name"),
+            host: 1 + node as u64,
+            digest: self.settings.digests[node % self.settings.digests.len()],
+            handover: false,
+            quorum: self.settings.quorum,
+            timeout: self.settings.timeout,
+            interval: self.settings.interval,
+            weight: self.settings.weights[node % self.settings.weights.len()],
+        }
+    }
+
+    /// A daemon begins to run.
+    pub(super) fn put(&mut self, node: usize, brain: Brain, words: Words) {
+        let view = brain.machine().view().map(|view| view.id);
         let host = &mut self.hosts[node];
         host.runs += 1;
         host.trouble = Some(self.now);
@@ -69,11 +80,11 @@ impl World {
             hung_until: 0,
             armed: Vec::new(),
             wake_at: None,
-            view: None,
-            told: ViewId::NONE,
+            view,
+            told: view.unwrap_or(ViewId::NONE),
             looked_at: Time::ZERO,
-            highest: ViewId::NONE,
-            words: Words::default(),
+            highest: view.unwrap_or(ViewId::NONE),
+            words,
         });
         self.run(node);
     }
@@ -278,6 +289,7 @@ impl World {
     pub(super) fn carry_out(&mut self, node: usize, act: Act) {
         match act {
             Act::Send { packet, pulse } => {
+                self.leave_memo(node);
                 if let Packet::Open(open) = &packet {
                     self.take_down(node, &open.1);
                     self.note(|| format!("n{node} sends {}", describe(&open.1)));
