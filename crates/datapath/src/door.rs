@@ -36,6 +36,11 @@ pub trait Datapath {
     /// The probes heard, by sender and interface, in no particular order.
     fn probes(&self) -> Result<Vec<ProbeCount>>;
 
+    /// Leaves bytes for the successor beside the maps, for instance who this node was in which view. They are as
+    /// durable as the maps, and mean nothing to this crate. To readers in other processes it is one store or none:
+    /// the kernel has it as a whole before it replaces what was there.
+    fn write_memo(&mut self, memo: &[u8]) -> Result<()>;
+
     /// Makes this node silent at once: the lease first, then every bucket.
     fn clear(&mut self) -> Result<()> {
         self.write_lease(LeaseUntil::LAPSED)?;

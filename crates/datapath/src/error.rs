@@ -11,6 +11,9 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// Somebody else writes table and lease now. Nothing has changed.
+    #[error("another process has taken this node's place in the kernel")]
+    TakenOver,
     /// The directory for the pinned state is not on a BPF file system. Nothing has changed.
     #[error("{} is not on a BPF file system; mount one: `mount -t bpf bpf {}`", .dir.display(), .mount.display())]
     NotBpffs {

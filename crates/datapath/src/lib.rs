@@ -52,5 +52,6 @@ pub use table::{BUCKET_COUNT, BucketState, BucketTable, LeaseUntil};
 pub use bpffs::{Bpffs, ensure_bpffs, is_bpffs};
 #[cfg(feature = "xdp")]
 pub use xdp::{
-    Action, AttachMode, DryRun, Filter, InterfaceOptions, MEMO_BYTES_MAX, Mode, Options, Xdp, clean, fence,
+    Action, AttachMode, DryRun, Filter, InterfaceOptions, Left, MEMO_BYTES_MAX, Mode, Options, Xdp, clean,
+    fence, look,
 };

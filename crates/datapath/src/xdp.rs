@@ -38,7 +38,7 @@ use crate::{
     table::{BucketTable, LeaseUntil},
 };
 
-/// Longest memo that [`Xdp::write_memo`] takes.
+/// Longest memo that [`Datapath::write_memo`] takes.
 pub const MEMO_BYTES_MAX: usize = abi::MEMO_BYTES_MAX;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/filter.bpf.o"));
@@ -142,6 +142,8 @@ pub struct InterfaceOptions {
 pub struct Xdp {
     options: Options,
     lease: LeaseWord,
+    /// What this process knows of the lease: found, or written last. Any other value is another writer's.
+    lease_known: LeaseUntil,
     buckets: Array<MapData, abi::BucketTableBytes>,
     counters: PerCpuArray<MapData, abi::InterfaceCounters>,
     bucket_counters: PerCpuArray<MapData, abi::BucketCounters>,
@@ -150,6 +152,8 @@ pub struct Xdp {
     memo: Array<MapData, abi::Memo>,
     /// Interfaces that this process has attached to, or taken over.
     attached: HashMap<u32, Mode>,
+    /// Filters that [`Xdp::load_ahead`] has loaded.
+    loaded: HashMap<u32, (InterfaceOptions, Filter)>,
 }
 
 impl Xdp {
@@ -180,8 +184,10 @@ impl Xdp {
             .load(OBJECT)
             .map_err(|error| classify("create the filter's maps", error))?;
 
+        let lease = LeaseWord::map(&take(&mut object, "lease", as_array_data)?)?;
         let xdp = Self {
-            lease: LeaseWord::map(&take(&mut object, "lease", as_array_data)?)?,
+            lease_known: lease.load(),
+            lease,
             buckets: take(&mut object, "buckets", Array::try_from)?,
             counters: take(&mut object, "counters", PerCpuArray::try_from)?,
             bucket_counters: take(&mut object, "bucket_counters", PerCpuArray::try_from)?,
@@ -189,12 +195,30 @@ impl Xdp {
             slots: take(&mut object, "slots", Array::try_from)?,
             memo: take(&mut object, "memo", Array::try_from)?,
             attached: HashMap::new(),
+            loaded: HashMap::new(),
             options,
         };
         // Last, so that a state of which only a part was made is not taken for one to adopt.
         let mut version: Array<_, abi::Abi> = take(&mut object, "abi", Array::try_from)?;
         version.set(0, abi::Abi { version: abi::ABI_VERSION }, 0).map_err(map_error("abi", "write"))?;
         Ok(xdp)
+    }
+
+    /// Takes the writing of table and lease away from whoever has it: what another process writes from now on by an
+    /// [`Xdp`] that it opened before is refused. Says until when the lease runs: a nanosecond less than before, which
+    /// is how others notice.
+    pub fn seize(&mut self) -> LeaseUntil {
+        loop {
+            let found = self.lease.load();
+            let other = match found.as_nanos() {
+                0 => LeaseUntil::from_nanos(1),
+                until => LeaseUntil::from_nanos(until - 1),
+            };
+            if self.lease.replace(found, other) {
+                self.lease_known = other;
+                return other;
+            }
+        }
     }
 
     /// Puts the filter on an interface, with this configuration, and says how it is run.
@@ -204,8 +228,10 @@ impl Xdp {
     pub fn attach(&mut self, options: &InterfaceOptions) -> Result<Mode> {
         let device = self.query(options)?;
         let modes = allowed_modes(options, &device);
-        let slot = self.claim_slot(options)?;
-        let program = self.load(options, slot)?;
+        let program = match self.loaded.remove(&options.ifindex) {
+            Some((ahead, program)) if ahead == *options => program,
+            _ => self.load_filter(options)?,
+        };
         let path = self.link_path(options.ifindex);
 
         let mode = match self.adoptable(options, &device, &path)? {
@@ -261,22 +287,18 @@ impl Xdp {
         clean(&dir).map(drop)
     }
 
-    /// Leaves bytes for the successor beside the maps, for instance who this node was in which view. They are as
-    /// durable as the maps, and mean nothing to this crate. Not for readers that run meanwhile: it is not one store.
-    pub fn write_memo(&mut self, memo: &[u8]) -> Result<()> {
-        let mut value = abi::Memo { bytes: memo.len() as u32, data: [0; MEMO_BYTES_MAX] };
-        value
-            .data
-            .get_mut(..memo.len())
-            .ok_or(Error::MemoTooLong { bytes: memo.len(), limit: MEMO_BYTES_MAX })?
-            .copy_from_slice(memo);
-        self.memo.set(0, value, 0).map_err(map_error("memo", "write"))
-    }
-
-    /// What was left by [`Xdp::write_memo`], by this process or a predecessor; empty if nothing was.
+    /// What was left by [`Datapath::write_memo`], by this process or a predecessor; empty if nothing was.
     pub fn read_memo(&self) -> Result<Vec<u8>> {
         let value = self.memo.get(&0, 0).map_err(map_error("memo", "read"))?;
         Ok(value.data[..MEMO_BYTES_MAX.min(value.bytes as usize)].to_vec())
+    }
+
+    /// Has the kernel check the filter for an interface, so that [`Xdp::attach`] with the same options is quick and does not
+    /// fail for that reason. What is attached goes on untouched.
+    pub fn load_ahead(&mut self, options: &InterfaceOptions) -> Result<()> {
+        let filter = self.load_filter(options)?;
+        self.loaded.insert(options.ifindex, (options.clone(), filter));
+        Ok(())
     }
 
     /// Loads the filter for an interface without attaching it, to run it on packets of one's own. It shares table,
@@ -541,12 +563,31 @@ impl fmt::Debug for Xdp {
 
 impl Datapath for Xdp {
     fn write_table(&mut self, table: &BucketTable) -> Result<()> {
+        if self.lease.load() != self.lease_known {
+            return Err(Error::TakenOver);
+        }
         self.buckets.set(0, table.to_bytes(), 0).map_err(map_error("buckets", "write"))
     }
 
     fn write_lease(&mut self, until: LeaseUntil) -> Result<()> {
-        self.lease.store(until);
+        if !self.lease.replace(self.lease_known, until) {
+            return Err(Error::TakenOver);
+        }
+        self.lease_known = until;
         Ok(())
+    }
+
+    fn write_memo(&mut self, memo: &[u8]) -> Result<()> {
+        if self.lease.load() != self.lease_known {
+            return Err(Error::TakenOver);
+        }
+        let mut value = abi::Memo { bytes: memo.len() as u32, data: [0; MEMO_BYTES_MAX] };
+        value
+            .data
+            .get_mut(..memo.len())
+            .ok_or(Error::MemoTooLong { bytes: memo.len(), limit: MEMO_BYTES_MAX })?
+            .copy_from_slice(memo);
+        self.memo.set(0, value, 0).map_err(map_error("memo", "write"))
     }
 
     fn read_table(&self) -> Result<BucketTable> {
@@ -708,6 +749,12 @@ impl LeaseWord {
         self.word().store(until.as_nanos(), Ordering::Release);
     }
 
+    /// Stores `until` if `known` is still there.
+    fn replace(&self, known: LeaseUntil, until: LeaseUntil) -> bool {
+        let (known, until) = (known.as_nanos(), until.as_nanos());
+        self.word().compare_exchange(known, until, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
     fn load(&self) -> LeaseUntil {
         LeaseUntil::from_nanos(self.word().load(Ordering::Acquire))
     }
@@ -726,8 +773,33 @@ unsafe impl Send for LeaseWord {}
 // SAFETY: as above.
 unsafe impl Sync for LeaseWord {}
 
+/// What a node's daemon has left in the kernel, alive or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// See [`Datapath::write_memo`].
+    pub memo: Vec<u8>,
+    /// Until when the filter passes packets.
+    pub lease: LeaseUntil,
+}
+
+/// Looks at what is pinned in `pin_dir`, and changes nothing. None if nothing is, or not to the end.
+pub fn look(pin_dir: &Path) -> Result<Option<Left>> {
+    match pinned_abi(pin_dir)? {
+        None | Some(0) => return Ok(None),
+        Some(abi::ABI_VERSION) => {}
+        Some(found) => {
+            return Err(Error::OtherAbi { dir: pin_dir.into(), found, expected: abi::ABI_VERSION });
+        }
+    }
+    let memo: Array<_, abi::Memo> =
+        Array::try_from(Map::Array(open_pinned(pin_dir, "memo")?)).map_err(map_error("memo", "open"))?;
+    let memo = memo.get(&0, 0).map_err(map_error("memo", "read"))?;
+    let lease = LeaseWord::map(&open_pinned(pin_dir, "lease")?)?.load();
+    Ok(Some(Left { memo: memo.data[..MEMO_BYTES_MAX.min(memo.bytes as usize)].to_vec(), lease }))
+}
+
 /// Makes a node silent from outside: lapses the lease of the state that is pinned in `pin_dir`, then empties its table.
-/// Filters and counters stay. Says whether there was anything.
+/// Filters and counters stay. What a daemon that lives on writes from now on is refused. Says whether there was anything.
 ///
 /// For a process that outlives the daemon: it loads nothing, and needs CAP_BPF only.
 pub fn fence(pin_dir: &Path) -> Result<bool> {
@@ -738,7 +810,13 @@ pub fn fence(pin_dir: &Path) -> Result<bool> {
             return Err(Error::OtherAbi { dir: pin_dir.into(), found, expected: abi::ABI_VERSION });
         }
     }
-    LeaseWord::map(&open_pinned(pin_dir, "lease")?)?.store(LeaseUntil::LAPSED);
+    let lease = LeaseWord::map(&open_pinned(pin_dir, "lease")?)?;
+    // A lease that has never been must change, too, for its writer to notice; the first nanosecond is long over.
+    lease.store(if lease.load() == LeaseUntil::LAPSED {
+        LeaseUntil::from_nanos(1)
+    } else {
+        LeaseUntil::LAPSED
+    });
     let mut buckets: Array<_, abi::BucketTableBytes> =
         Array::try_from(Map::Array(open_pinned(pin_dir, "buckets")?))
             .map_err(map_error("buckets", "open"))?;

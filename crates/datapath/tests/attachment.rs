@@ -21,7 +21,7 @@ use common::{
 };
 use rudel_datapath::{
     AttachMode, Border, BucketTable, Datapath, Error, HashMode, InterfaceOptions, LeaseUntil, Mode, Side,
-    Verdict, Xdp, clean, ensure_bpffs, fence, is_bpffs, probe,
+    Verdict, Xdp, clean, ensure_bpffs, fence, is_bpffs, look, probe,
 };
 
 struct Wire {
@@ -346,6 +346,40 @@ fn a_crashed_node_can_be_fenced_and_cleaned_from_outside() {
     assert!(clean(&dir).expect("clean"));
     assert!(!dir.exists() && !wire.node.has_xdp("node0"));
     std::fs::remove_file(other).expect("remove the other pin");
+}
+
+#[test]
+fn a_late_writer_is_shut_out() {
+    require_bpf!("a_late_writer_is_shut_out");
+    let wire = Wire::new();
+    let dir = wire.bpffs.node();
+    assert_eq!(look(&dir).expect("nothing there"), None);
+    let mut first = wire.open();
+    let until = lease(Duration::from_secs(3600));
+    first.write_table(&BucketTable::OWNED).expect("write_table");
+    first.write_lease(until).expect("write_lease");
+    first.write_memo(b"n1").expect("write_memo");
+    let left = look(&dir).expect("look").expect("something");
+    assert_eq!((left.memo.as_slice(), left.lease), (b"n1".as_slice(), until));
+
+    let mut second = wire.open();
+    first.write_lease(until).expect("to open is not to seize");
+    assert_eq!(second.seize(), LeaseUntil::from_nanos(until.as_nanos() - 1));
+    let refused = |result: rudel_datapath::Result<()>| assert!(matches!(result, Err(Error::TakenOver)));
+    refused(first.write_lease(until));
+    refused(first.write_table(&BucketTable::IGNORED));
+    refused(first.clear());
+    assert_eq!(second.read_table().expect("read_table"), BucketTable::OWNED, "nothing has changed");
+    second.write_lease(until).expect("write_lease");
+    assert!(fence(&dir).expect("fence"));
+    refused(second.write_lease(until));
+    // Also who had not served yet.
+    assert_eq!(second.seize(), LeaseUntil::from_nanos(1));
+    second.clear().expect("clear");
+    assert!(fence(&dir).expect("fence"));
+    refused(second.write_lease(until));
+    drop(first);
+    second.release().expect("release");
 }
 
 #[test]
