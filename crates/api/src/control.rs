@@ -14,6 +14,8 @@
 //! < {"schema":1,"ordered":{"node":"n1","changed":true}}
 //! > {"schema":1,"request":"events","after":41}
 //! < {"schema":1,"events":[{ … }]}
+//! > {"schema":1,"request":"restart"}
+//! < {"schema":1,"ordered":{"node":"n1","changed":true}}
 //! > {"schema":1,"request":"dance"}
 //! < {"schema":1,"error":{"message":"this daemon does not know the request `dance`","remedy":"…"}}
 //! ```
@@ -65,6 +67,9 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         follow: bool,
     },
+    /// A new daemon, of the program and the configuration that are in place now, is to go on where the one that is asked
+    /// ends, without a gap; answered by [`Response::Ordered`] when that is ready to begin.
+    Restart,
     /// A node is to give its share away and stay; answered by [`Response::Ordered`] when it has accepted.
     Drain {
         /// Which node; none is the one that is asked.
@@ -88,7 +93,7 @@ pub enum Request {
 }
 
 /// The names of all requests, for error messages.
-const REQUESTS: &[&str] = &["status", "why", "events", "drain", "undrain", "weight"];
+const REQUESTS: &[&str] = &["status", "why", "events", "drain", "undrain", "weight", "restart"];
 
 impl Request {
     /// The request as a line, line break included.

@@ -32,6 +32,9 @@ pub struct Snapshot {
     pub node: String,
     /// The version of its daemon.
     pub version: String,
+    /// How many daemons were there before it in this run: each took its predecessor's place without a gap.
+    #[serde(default)]
+    pub restarts: u32,
     /// What it is about.
     pub state: NodeState,
     /// Whether it passes packets: the lease holds and at least one bucket is owned.

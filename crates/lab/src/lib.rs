@@ -45,5 +45,5 @@ pub use node::{Node, rudel, rudeld};
 pub use process::Process;
 pub use settings::{Settings, VIP4, VIP6};
 pub use status::{Owners, Status};
-pub use sys::is_root;
+pub use sys::{Hung, hang_thread, is_root};
 pub use wait::wait_until;

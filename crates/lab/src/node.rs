@@ -187,6 +187,11 @@ impl Node {
         self.daemon_command_by(self.namespace.command(rudeld()?)?, &self.name, "")
     }
 
+    /// The command line of its daemon as another file of the program.
+    pub fn daemon_command_of(&self, program: &std::path::Path) -> Result<Command> {
+        self.daemon_command_by(self.namespace.command(program)?, &self.name, "")
+    }
+
     /// The command line of a daemon that runs here under another node's name.
     pub fn daemon_command_posing_as(&self, name: &str) -> Result<Command> {
         // Machines have no pins in common, and these two would have theirs in one place.
@@ -256,6 +261,11 @@ impl Node {
     /// If none was started, or it was collected.
     pub fn daemon(&mut self) -> &mut Process {
         self.daemon.as_mut().unwrap_or_else(|| panic!("no daemon was started on {}", self.name))
+    }
+
+    /// The process that does the daemon's work, below the one that was started.
+    pub fn working_daemon(&mut self) -> Result<u32> {
+        self.daemon().children().first().copied().context("the daemon's parent has no child now")
     }
 
     pub(crate) fn still_running(&mut self) -> Result<(), String> {

@@ -63,6 +63,14 @@ impl Process {
         sys::kill(self.pid(), signal)
     }
 
+    /// Its children.
+    pub fn children(&self) -> Vec<u32> {
+        descendants(self.pid())
+            .into_iter()
+            .filter(|pid| stat_field(*pid, 4).and_then(|parent| parent.parse().ok()) == Some(self.pid()))
+            .collect()
+    }
+
     /// Sends a signal to the process and all its descendants, in one instant as far as that is possible.
     pub fn signal_all(&self, signal: i32) -> io::Result<()> {
         // Children of a group of their own are not reached by the group; look them up before their parent is gone.

@@ -126,3 +126,51 @@ pub(crate) fn before_exec(
         command.pre_exec(step);
     }
 }
+
+/// A thread that was stopped by ptrace(2): to its process it hangs, and nobody is told. It runs on when this is dropped;
+/// if its process is killed meanwhile, [`Hung::bury`] must be called.
+#[derive(Debug)]
+pub struct Hung(libc::pid_t);
+
+/// Makes one thread hang. The calling thread must be the one that lets it go.
+pub fn hang_thread(tid: i32) -> io::Result<Hung> {
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: both requests take no memory of ours; the tracee is only stopped.
+    unsafe {
+        check(libc::ptrace(libc::PTRACE_SEIZE, tid, none, none) as libc::c_int)?;
+        check(libc::ptrace(libc::PTRACE_INTERRUPT, tid, none, none) as libc::c_int)?;
+    }
+    let hung = Hung(tid);
+    hung.wait()?;
+    Ok(hung)
+}
+
+impl Hung {
+    fn wait(&self) -> io::Result<libc::c_int> {
+        let mut status = 0;
+        // SAFETY: `status` lives through the call.
+        check(unsafe { libc::waitpid(self.0, &raw mut status, libc::__WALL) })?;
+        Ok(status)
+    }
+
+    /// Waits until the thread was killed.
+    pub fn bury(self) -> io::Result<()> {
+        loop {
+            let status = self.wait()?;
+            if libc::WIFSIGNALED(status) || libc::WIFEXITED(status) {
+                std::mem::forget(self);
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: as above; it fails only if the thread is dead.
+        unsafe {
+            libc::ptrace(libc::PTRACE_DETACH, self.0, none, none);
+        }
+    }
+}

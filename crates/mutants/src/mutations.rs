@@ -35,6 +35,9 @@ const fn mutation(
     Mutation { name, about, edits, caught_by, dies_in }
 }
 
+/// The rules of succession: the worlds of the class `resume` hold them, but were not searched for what each lapse does.
+const NOT_SEARCHED: Death = Death::Unseen("the worlds of the class resume were not searched for it");
+
 const HEAR: &str = "machine/hear.rs";
 const MACHINE: &str = "machine/mod.rs";
 const RULES: &str = "machine/rules.rs";
@@ -346,6 +349,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "R10: a successor gains before it has listened for T",
         &[(RULES, " || !self.debts.is_empty() || self.resuming {", " || !self.debts.is_empty() {")],
         "r10_for_t_a_successor_gains_nothing",
+        NOT_SEARCHED,
     ),
     mutation(
         "successor-coordinates",
@@ -355,6 +359,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             (RESUME, "self.late_until = now + self.config.timeout;", "self.late_until = now;"),
         ],
         "r10_for_t_a_successor_judges_nobody_and_makes_no_view",
+        NOT_SEARCHED,
     ),
     mutation(
         "successor-trusts-its-first-pulse",
@@ -365,41 +370,48 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "last",
         )],
         "r10_the_first_pulse_moves_the_lease_by_an_interval_at_most",
+        NOT_SEARCHED,
     ),
     mutation(
         "successor-forgets-its-promise",
         "R10: the predecessor's promise is not kept",
         &[(RESUME, "machine.promise = memo.promise;", "machine.promise = memo.view.id;")],
         "r10_a_promise_is_not_forgotten",
+        NOT_SEARCHED,
     ),
     mutation(
         "successor-forgets-its-debts",
         "R10: the predecessor's debts are not remembered",
         &[(RESUME, "machine.debts = memo.debts.into_iter().collect();", "")],
         "r10_debts_and_good_byes_are_not_forgotten",
+        NOT_SEARCHED,
     ),
     mutation(
         "successor-takes-its-share",
         "R10: a successor owns what the view gives, whatever the kernel passes",
         &[(RESUME, "machine.owned = owned & given;", "machine.owned = given;")],
         "r10_what_the_view_does_not_give_is_given_up_and_kept",
+        NOT_SEARCHED,
     ),
     mutation(
         "successor-of-a-lapsed-lease",
         "R10: a run goes on after its lease",
         &[(RESUME, "if now >= lease {", "if lease == Time::ZERO {")],
         "r10_a_lease_that_is_over_is_not_taken_over",
+        NOT_SEARCHED,
     ),
     mutation(
         "successor-repeats-numbers",
         "R10: a successor begins with numbers that were used",
         &[(RESUME, "machine.sequence = memo.reserved;", "machine.sequence = 0;")],
         "r10_a_successor_goes_on_as_if_nothing_had_been",
+        NOT_SEARCHED,
     ),
     mutation(
         "memo-left-once",
         "R10: what is new is not left for a successor",
         &[(NODE, "number <= left.reserved && new.says_the_same(old)", "number <= left.reserved")],
         "r10_a_memo_comes_before_what_it_tells_of_and_reserves_every_number",
+        NOT_SEARCHED,
     ),
 ];

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{completions, drain, events, key, man, order, plan, status, top, why};
+use crate::commands::{completions, drain, events, key, man, order, plan, restart, status, top, why};
 use crate::target::Target;
 
 const EXIT_CODES: &str = "\
@@ -37,6 +37,7 @@ pub(crate) enum Command {
     Drain(drain::Args),
     Undrain(order::UndrainArgs),
     Weight(order::WeightArgs),
+    Restart(restart::Args),
     #[command(subcommand)]
     Key(KeyCommand),
     Completions(completions::Args),

@@ -57,6 +57,7 @@ fn run(cli: &Cli) -> Result<Outcome, Failure> {
         Command::Drain(args) => commands::drain::run(&cli.target, args),
         Command::Undrain(args) => commands::order::undrain(&cli.target, args),
         Command::Weight(args) => commands::order::set_weight(&cli.target, args),
+        Command::Restart(args) => commands::restart::run(&cli.target, args),
         Command::Key(KeyCommand::New(args)) => commands::key::new(args),
         Command::Key(KeyCommand::Fingerprint(args)) => commands::key::fingerprint(&cli.target, args),
         Command::Completions(args) => commands::completions::run(args),

@@ -62,6 +62,7 @@ impl Host {
                 Ok(Request::Drain { node } | Request::Undrain { node } | Request::Weight { node, .. }) => {
                     ordered(&snapshot, node)
                 }
+                Ok(Request::Restart) => ordered(&snapshot, None),
                 Err(failure) => Response::Error(failure),
             };
             response.to_line()
@@ -442,6 +443,52 @@ fn a_drain_is_waited_for_line_by_line_in_a_pipe() {
     );
     assert!(!text.contains('\x1b') && !text.contains('\r'), "{text:?}");
     assert_eq!(text.lines().count(), 2, "quiet: {text}");
+}
+
+#[test]
+fn a_restart_is_over_when_the_successor_answers() {
+    let host = Host::new();
+    let restarts = std::sync::atomic::AtomicU32::new(3);
+    host.answer(move |request| {
+        let mut snapshot = healthy();
+        let response = match request {
+            Ok(Request::Status) => {
+                // The former daemon may answer once more.
+                let seen = restarts.load(std::sync::atomic::Ordering::Relaxed);
+                snapshot.restarts = if seen == 5 { 4 } else { 3 };
+                if seen == 4 {
+                    restarts.store(5, std::sync::atomic::Ordering::Relaxed);
+                }
+                Response::Status(Box::new(snapshot))
+            }
+            Ok(Request::Restart) => {
+                restarts.store(4, std::sync::atomic::Ordering::Relaxed);
+                ordered(&snapshot, None)
+            }
+            _ => Response::Error(Failure::new("no", "none")),
+        };
+        response.to_line()
+    });
+    let output = host.ask(&["restart", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(
+        (code(&output), &told["order"], &told["restarts"], &told["resumed"]),
+        (0, &"restart".into(), &4.into(), &true.into()),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_restart_that_cannot_be_says_why() {
+    let host = Host::new();
+    host.answer(|request| {
+        let response = match request {
+            Ok(Request::Status) => Response::Status(Box::new(healthy())),
+            _ => Response::Error(Failure::new("unknown key `colour`", "nothing has changed")),
+        };
+        response.to_line()
+    });
+    assert_eq!(complaint(&host.ask(&["restart"]), 1), "rudel: unknown key `colour`: nothing has changed");
 }
 
 #[test]

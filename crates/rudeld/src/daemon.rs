@@ -11,14 +11,16 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rudel_api::config::{Config, ConfigError};
-use rudel_api::control::{Failure, Request as ControlRequest, Response};
+use rudel_api::control::{Failure, Ordered, Request as ControlRequest, Response};
 use rudel_api::event::EventKind;
 use rudel_api::timestamp::Timestamp;
-use rudel_datapath::Xdp;
+use rudel_datapath::{Datapath, LeaseUntil, Xdp};
 use rudel_proto::id::NodeName;
 use rudel_proto::{Command, Node, Time};
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,9 +35,12 @@ use crate::host::links::{LinkEvent, Monitor};
 use crate::host::nft;
 use crate::host_setup::{ClusterLink, HostSetup};
 use crate::keeper::{self, Keeper};
+use crate::legacy::{Household, Legacy};
 use crate::nat;
 use crate::neighbor::{Claim, Election, Responder, announce};
-use crate::options::Options;
+use crate::options::{Options, Role};
+use crate::parent::Tie;
+use crate::parent::channel::{Serving, ToChild, ToParent};
 use crate::prepare::Prepared;
 use crate::pulse::{self, Notice, Parts, Pulse, PulseError, Request, Requests};
 use crate::recording::Recording;
@@ -46,6 +51,8 @@ use crate::{connections, orders, realtime};
 
 /// Notices, claims and link events that may wait for the runtime.
 const QUEUE_MAX: usize = 1024;
+/// Turns of the runtime that an answer takes from the daemon to the socket, and some more.
+const ANSWER_TURNS: usize = 16;
 /// When the pulse thread's queue was full: until this node's health is told again.
 const TELL_AGAIN: Duration = Duration::from_millis(10);
 
@@ -63,6 +70,8 @@ pub enum DaemonError {
     Host(Box<ConfigError>),
     /// Something could not be done (exit code 1).
     Failed(String),
+    /// A thread has died; whatever it held is as it was then.
+    Crashed(String),
 }
 
 impl From<ConfigError> for DaemonError {
@@ -75,24 +84,42 @@ pub(crate) fn failed(error: impl std::fmt::Display) -> DaemonError {
     DaemonError::Failed(error.to_string())
 }
 
-/// Runs the daemon until it has left the cluster.
-pub fn run(options: &Options) -> Result<(), DaemonError> {
+/// How a daemon has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It has left the cluster.
+    Left,
+    /// It has left everything as it is to a successor.
+    HandedOver,
+}
+
+/// Runs the daemon until it has left the cluster, or its place to a successor.
+pub fn run(options: &Options, role: Role, tie: &Tie) -> Result<End, DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let in_runtime = runtime.enter();
     let prepared = Prepared::new(options)?;
-    let mut running = Running::start(options, prepared)?;
+    let mut running = Running::start(options, prepared, role, tie)?;
     let outcome = runtime.block_on(running.daemon.serve(running.ears));
-    let mut failures = running.hold.take_down()?;
+    let mut failures = if running.daemon.handing_over && outcome.is_ok() {
+        running.hold.leave_standing()?
+    } else {
+        running.daemon.handing_over = false;
+        running.hold.take_down()?
+    };
     failures.extend(outcome.err());
     // Not waiting for a resolver or a disk that a health check hangs in.
     drop(in_runtime);
     runtime.shutdown_background();
+    let handed_over = running.daemon.handing_over;
     drop(running.daemon);
-    if failures.is_empty() {
-        tracing::info!("left the cluster");
-        Ok(())
-    } else {
+    if !failures.is_empty() {
         Err(DaemonError::Failed(failures.join("; ")))
+    } else if handed_over {
+        tracing::info!("left everything to a successor");
+        Ok(End::HandedOver)
+    } else {
+        tracing::info!("left the cluster");
+        Ok(End::Left)
     }
 }
 
@@ -121,57 +148,69 @@ struct Hold {
 }
 
 impl Hold {
-    /// Takes everything down; returns what could not be done.
-    fn take_down(self) -> Result<Vec<String>, DaemonError> {
+    fn end(self) -> Result<(HostSetup, Xdp, Result<(), PulseError>), DaemonError> {
         drop(self.responder);
         drop(self.monitor);
-        let (xdp, result) =
-            self.pulse.thread.join().map_err(|_| failed("the pulse thread has panicked; see the log"))?;
-        let mut failures = self.host.take_down(xdp);
-        failures.extend(result.err().map(|error: PulseError| error.to_string()));
+        let panicked = |_| DaemonError::Crashed("the pulse thread has panicked; see the log".into());
+        let (xdp, result) = self.pulse.thread.join().map_err(panicked)?;
+        Ok((self.host, xdp, result))
+    }
+
+    /// Takes everything down; returns what could not be done.
+    fn take_down(self) -> Result<Vec<String>, DaemonError> {
+        let (host, xdp, result) = self.end()?;
+        let mut failures = host.take_down(xdp);
+        failures.extend(result.err().map(|error| error.to_string()));
+        Ok(failures)
+    }
+
+    /// Ends this process's part, and leaves kernel and host to a successor; takes them down if the pulse thread failed.
+    fn leave_standing(self) -> Result<Vec<String>, DaemonError> {
+        let (host, xdp, result) = self.end()?;
+        let Err(error) = result else { return Ok(Vec::new()) };
+        let mut failures = host.take_down(xdp);
+        failures.push(error.to_string());
         Ok(failures)
     }
 }
 
 impl Running {
-    /// Takes the node's place on this host, and begins to listen to the cluster.
-    fn start(options: &Options, prepared: Prepared) -> Result<Self, DaemonError> {
+    /// Takes the node's place on this host, and begins to listen to the cluster, or goes on where a predecessor ended.
+    fn start(options: &Options, prepared: Prepared, role: Role, tie: &Tie) -> Result<Self, DaemonError> {
+        let protocol = prepared.protocol();
+        protocol.validate().map_err(failed)?;
         let cluster = prepared.config.cluster.name.as_str();
         let node_name = prepared.node.as_str();
-        let place =
-            Place::take(&options.runtime_dir, &options.state_dir, cluster, node_name).map_err(failed)?;
-        let incarnation = place.next_incarnation().map_err(failed)?;
         // The kernel reserves dots in the names of a BPF file system.
         let pin_dir = options.bpffs.join("rudel").join(format!("{cluster}-{}", node_name.replace('.', "+")));
+        let mut household = prepared.household();
+        let adoptable = adoptable(&pin_dir, &protocol, &household);
+        let rehearsed = match role {
+            Role::InPlace if adoptable.is_ok() => {
+                Some(prepared.rehearse(&pin_dir, &options.bpffs).map_err(failed)?)
+            }
+            _ => None,
+        };
+        tie.wait_for_place(adoptable.map(drop)).map_err(failed)?;
 
         // Everything that can be refused without a trace comes before the first change to the host.
-        let begin = Time::from_nanos(monotonic_ns());
-        let protocol = prepared.protocol();
+        let place =
+            Place::take(&options.runtime_dir, &options.state_dir, cluster, node_name).map_err(failed)?;
         let own_addresses = prepared.own_addresses();
         let Prepared { config, node: name, keys, seed, cluster_links, heartbeats, .. } = prepared;
-        let mut node = Node::new(protocol, keys, incarnation, begin).map_err(failed)?;
+        let speakers: Vec<OwnedFd> = heartbeats.iter().filter_map(|link| link.speaker().ok()).collect();
         let recording = match &options.record {
             Some(path) => {
-                node.record(begin);
-                let begun = Recording::begin(path);
+                let begun = if role == Role::First { Recording::begin(path) } else { Recording::go_on(path) };
                 Some(begun.map_err(|error| {
                     failed(format!("cannot begin the recording {}: {error}", path.display()))
                 })?)
             }
             None => None,
         };
-        let control =
-            Control::open(options.socket.as_ref().unwrap_or(&config.node.socket)).map_err(failed)?;
-        // Its disk may be slow: nothing of the cluster waits for it yet.
-        let history = History::open(name.as_str(), place.events());
+        let socket = options.socket.as_ref().unwrap_or(&config.node.socket).clone();
+        let control = Control::open(&socket).map_err(failed)?;
         let web = config.node.metrics.map(Web::open).transpose().map_err(failed)?;
-        let checks = Checks::new(&config.health, Timestamp::now());
-        let mut fitness = Fitness::new(cluster_links.len());
-        fitness.set_checks(&checks);
-        if !fitness.healthy() {
-            // Before the first pulse: nothing must be given to a node of which nobody knows whether it can serve.
-            node.handle_command(begin, Command::Healthy(false));
-        }
         let (world_sender, world) = mpsc::channel(QUEUE_MAX);
         let election = Election::new();
         let claims = world_sender.clone();
@@ -186,33 +225,104 @@ impl Running {
             .map_err(|error| failed(format!("cannot watch the links: {error}")))?;
 
         let journal = place.host_journal();
-        let (host, datapath) =
-            HostSetup::put_up(&config, &cluster_links, pin_dir, &options.bpffs, &journal, seed)
-                .map_err(failed)?;
-        let guard = host.table.clone().map(nat::Guard::new).transpose().unwrap_or_else(|error| {
-            tracing::warn!(%error, "the cluster's table in nftables is not watched: if anybody removes it, it stays away");
-            None
+        let (opened, mut ahead) = rehearsed.unzip();
+        let open = || HostSetup::open(&config, &pin_dir, &options.bpffs).map_err(failed);
+        let mut datapath = opened.map_or_else(open, Ok)?;
+        // From here on nobody else writes: what is there now is what there is to go on with.
+        let lease = datapath.seize();
+        let begin = Time::from_nanos(monotonic_ns());
+        let mut checks = Checks::new(&config.health, Timestamp::now());
+        let legacy = adoptable_from(&datapath, lease, &protocol, &household);
+        let resumed = legacy.ok().and_then(|legacy| {
+            let inheritance = legacy.inheritance(&datapath.read_table().ok()?, lease);
+            let node = Node::resume(protocol.clone(), keys.clone(), inheritance, begin).ok()?;
+            Some((node, legacy))
         });
+        let (mut node, mut host, begin) = match resumed {
+            Some((node, mut legacy)) => {
+                household.restarts = legacy.household.restarts + 1;
+                // What was not asked before the restart is as good as the rest.
+                for check in &config.health {
+                    legacy.household.checks.entry(check.name.clone()).or_insert(legacy.memo.healthy);
+                }
+                checks.assume(&legacy.household.checks);
+                // The host is as the predecessor has left it; the lease cannot wait until all of that is looked at.
+                (node, None, begin)
+            }
+            None => {
+                let incarnation = place.next_incarnation().map_err(failed)?;
+                datapath.clear().map_err(failed)?;
+                let put_up = HostSetup::put_up(&config, datapath, &cluster_links, &journal, seed);
+                let (host, silent) = put_up.map_err(failed)?;
+                datapath = silent;
+                let begin = Time::from_nanos(monotonic_ns());
+                let node = Node::new(protocol.clone(), keys.clone(), incarnation, begin);
+                (node.map_err(failed)?, Some(host), begin)
+            }
+        };
         realtime::lock_memory();
+        household.checks = checks.verdicts();
+        if recording.is_some() {
+            node.record(begin);
+        }
+        node.leave_memos();
+        let mut fitness = Fitness::new(cluster_links.len());
+        fitness.set_checks(&checks);
+        // Before the first pulse: nothing must be given to a node of which nobody knows whether it can serve.
+        node.handle_command(begin, Command::Healthy(fitness.healthy()));
         let (notice_sender, notices) = mpsc::channel(QUEUE_MAX);
         let (ended_sender, ended) = oneshot::channel();
-        let parts = Parts { node, links: heartbeats, datapath, election, notices: notice_sender, sync: None };
+        let will = Serving {
+            pin_dir: pin_dir.clone(),
+            journal: journal.clone(),
+            socket,
+            lock: place.lock_path().into(),
+            timeout_ms: u64::try_from(protocol.timeout.as_millis()).unwrap_or(u64::MAX),
+            farewells: node.farewells(),
+        };
+        let parts = Parts {
+            node,
+            links: heartbeats,
+            datapath,
+            election,
+            notices: notice_sender,
+            tie: tie.clone(),
+            household: household.to_bytes(),
+            sync: None,
+        };
         // If there is no thread to be had, the pins stay, silent, for the next start to take over.
         let pulse = pulse::start(parts, move || {
             // Nobody waits for it only if the runtime has ended already.
             let _ = ended_sender.send(());
         })
         .map_err(|error| failed(format!("cannot start the pulse thread: {error}")))?;
+        // Before anything more can fail: then the parent says good-bye.
+        leave_will(tie, &will, &speakers);
+        let host = match host.take() {
+            Some(host) => host,
+            None => {
+                let datapath = ahead.take().map_or_else(open, Ok)?;
+                let (host, _) =
+                    HostSetup::put_up(&config, datapath, &cluster_links, &journal, seed).map_err(failed)?;
+                host
+            }
+        };
+
+        let guard = host.table.clone().map(nat::Guard::new).transpose().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the cluster's table in nftables is not watched: if anybody removes it, it stays away");
+            None
+        });
 
         let daemon = Daemon {
-            history: RefCell::new(history),
+            // Its disk may be slow: the cluster does not wait for it.
+            history: RefCell::new(History::open(name.as_str(), place.events())),
             own_addresses,
             modes: host.modes.clone(),
             carrier: cluster_links.iter().map(|l| (l.interface.name.to_string(), true)).collect(),
             fitness_told: (fitness.connected(), fitness.healthy()),
             fitness,
             checks,
-            announced: false,
+            announced: household.restarts > 0,
             keeper: Keeper::default(),
             guard,
             refused: 0,
@@ -224,14 +334,62 @@ impl Running {
             node: name,
             seed,
             place,
+            tie: tie.clone(),
+            will,
+            speakers,
+            household,
+            handing_over: false,
+            want_restart: Vec::new(),
         };
-        tracing::info!(cluster = %daemon.config.cluster.name, node = %daemon.node, version = env!("CARGO_PKG_VERSION"), "started");
+        tracing::info!(cluster = %daemon.config.cluster.name, node = %daemon.node, version = env!("CARGO_PKG_VERSION"), restarts = daemon.household.restarts, "started");
         for warning in daemon.config.warnings() {
             tracing::warn!("{warning}");
         }
         let ears = Ears { control, web, notices, world, ended };
         Ok(Running { daemon, ears, hold: Hold { responder, monitor, pulse, host } })
     }
+}
+
+/// Tells the parent process what it needs if this one dies.
+fn leave_will(tie: &Tie, will: &Serving, speakers: &[OwnedFd]) {
+    let fds: Vec<_> = speakers.iter().map(AsFd::as_fd).collect();
+    tie.tell_with(&ToParent::Serving(will.clone()), &fds);
+}
+
+/// Whether a daemon so configured could go on with what is pinned now, as far as can be seen from outside.
+fn adoptable(
+    pin_dir: &Path,
+    protocol: &rudel_proto::Config,
+    household: &Household,
+) -> Result<Legacy, String> {
+    let left = rudel_datapath::look(pin_dir).map_err(|error| error.to_string())?;
+    let left = left.ok_or("nothing is left of it")?;
+    fitting(&left.memo, left.lease, protocol, household)
+}
+
+/// The same of what has been opened.
+fn adoptable_from(
+    datapath: &Xdp,
+    lease: LeaseUntil,
+    protocol: &rudel_proto::Config,
+    household: &Household,
+) -> Result<Legacy, String> {
+    let memo = datapath.read_memo().map_err(|error| error.to_string())?;
+    fitting(&memo, lease, protocol, household)
+}
+
+fn fitting(
+    memo: &[u8],
+    lease: LeaseUntil,
+    protocol: &rudel_proto::Config,
+    household: &Household,
+) -> Result<Legacy, String> {
+    if monotonic_ns() >= lease.as_nanos() {
+        return Err("its lease is over".into());
+    }
+    let legacy = Legacy::decode(memo)?;
+    legacy.fits(protocol, household)?;
+    Ok(legacy)
 }
 
 /// What comes from outside of the protocol.
@@ -262,6 +420,15 @@ struct Daemon {
     history: RefCell<History>,
     requests: Requests,
     place: Place,
+    tie: Tie,
+    /// What the parent needs if this process dies.
+    will: Serving,
+    speakers: Vec<OwnedFd>,
+    /// What a successor needs besides what the protocol leaves.
+    household: Household,
+    handing_over: bool,
+    /// Who waits for a successor.
+    want_restart: Vec<oneshot::Sender<Response>>,
 }
 
 impl Daemon {
@@ -272,8 +439,10 @@ impl Daemon {
         let mut terminate = listen(SignalKind::terminate())?;
         let mut interrupt = listen(SignalKind::interrupt())?;
         let mut hangup = listen(SignalKind::hangup())?;
+        let mut orders =
+            self.tie.listen().map_err(|error| format!("cannot listen to the parent process: {error}"))?;
         self.history.borrow_mut().push(EventKind::Started, None, "the daemon has started");
-        notify(&[sd_notify::NotifyState::Ready]);
+        self.notify(&[sd_notify::NotifyState::Ready]);
 
         let (checking, mut outcomes) = health::start(&self.config.health, self.node.as_str());
         let mut connections = tokio::task::JoinSet::new();
@@ -301,6 +470,7 @@ impl Daemon {
                         _ = hangup.recv() => {
                             tracing::warn!("SIGHUP: this version reads its configuration only at the start; restart it");
                         }
+                        order = orders.next() => self.obey(order).await,
                         Some(notice) = notices.recv() => self.hear(notice),
                         _ = guard.tick(), if self.guard.is_some() => self.look_after_table().await,
                         _ = look.tick(), if self.keeper.is_watching() => self.look_for_connections().await,
@@ -313,6 +483,11 @@ impl Daemon {
                         Some(outcome) = outcomes.recv() => self.judge(outcome),
                         () = tokio::time::sleep(TELL_AGAIN), if self.fitness_is_untold() => self.tell_fitness(),
                         Some((request, answer)) = asked.recv() => {
+                            if request == ControlRequest::Restart {
+                                self.tie.tell(&ToParent::Restart);
+                                self.want_restart.push(answer);
+                                continue;
+                            }
                             if orders::is_order(&request) {
                                 // Another node may take its time to answer.
                                 let (requests, me) = (self.requests.clone(), self.node.clone());
@@ -356,9 +531,43 @@ impl Daemon {
     fn leave(&self, why: &str) {
         tracing::info!(why, "leaving the cluster");
         self.history.borrow_mut().push(EventKind::Stopped, None, format!("leaves the cluster: {why}"));
-        notify(&[sd_notify::NotifyState::Stopping]);
+        self.notify(&[sd_notify::NotifyState::Stopping]);
         // If the pulse thread has ended already, so will we.
         let _ = self.requests.send(Request::Command(Command::Leave));
+    }
+
+    /// The parent process wants something.
+    async fn obey(&mut self, order: ToChild) {
+        match order {
+            ToChild::Begin => {}
+            ToChild::HandOver => {
+                tracing::info!("leaving everything to a successor");
+                self.handing_over = true;
+                for waiting in std::mem::take(&mut self.want_restart) {
+                    let _ = waiting
+                        .send(Response::Ordered(Ordered { node: self.node.to_string(), changed: true }));
+                }
+                // So that whoever asked is answered before the connection ends.
+                for _ in 0..ANSWER_TURNS {
+                    tokio::task::yield_now().await;
+                }
+                // If the pulse thread has ended already, so will we.
+                let _ = self.requests.send(Request::HandOver);
+            }
+            ToChild::NoSuccessor(why) => {
+                self.history.borrow_mut().push(EventKind::RestartFailed, None, why.clone());
+                for waiting in std::mem::take(&mut self.want_restart) {
+                    let failure = Failure::new(why.clone(), "nothing has changed: mend that, and try again");
+                    let _ = waiting.send(Response::Error(failure));
+                }
+            }
+        }
+    }
+
+    /// systemd's readiness protocol; without it nobody listens.
+    fn notify(&self, states: &[sd_notify::NotifyState<'_>]) {
+        let text: String = states.iter().map(|state| format!("{state}\n")).collect();
+        self.tie.tell(&ToParent::Notify(text));
     }
 
     fn hear(&mut self, notice: Notice) {
@@ -381,6 +590,7 @@ impl Daemon {
                     self.announce_once();
                 }
             }
+            Notice::Found(owners) => self.history.borrow_mut().begin_with(&owners),
             Notice::Owners { epoch, owners } => self.history.borrow_mut().set_owners(epoch, &owners),
             Notice::Rejected { rejection, source, interface } => {
                 let reason = format!("{rejection} (from {source} on {interface})");
@@ -393,7 +603,9 @@ impl Daemon {
                     recording.write(&record);
                 }
             }
-            Notice::Incarnation(incarnation) => {
+            Notice::Incarnation(incarnation, farewells) => {
+                self.will.farewells = farewells;
+                leave_will(&self.tie, &self.will, &self.speakers);
                 if let Err(error) = self.place.store_incarnation(incarnation) {
                     tracing::warn!(%error, "the number of this run is not stored");
                 }
@@ -545,6 +757,11 @@ impl Daemon {
         let verdict = self.checks.hear(outcome, Timestamp::now());
         self.fitness.set_checks(&self.checks);
         self.tell_fitness();
+        if verdict.is_some() {
+            self.household.checks = self.checks.verdicts();
+            // One that the pulse thread is too busy for is remembered with the next.
+            let _ = self.requests.send(Request::Remember(self.household.to_bytes()));
+        }
         let Some(Verdict { name, first, error }) = verdict else {
             return;
         };
@@ -596,6 +813,7 @@ impl Daemon {
                 addresses: nat.addresses.iter().map(ToString::to_string).collect(),
                 refused: self.refused,
             }),
+            restarts: self.household.restarts,
             history,
         }
     }
@@ -626,7 +844,10 @@ impl Daemon {
                 Err(failure) => Response::Error(failure),
             },
             ControlRequest::Events { .. } => unreachable!("answered from the history alone, above"),
-            ControlRequest::Drain { .. } | ControlRequest::Undrain { .. } | ControlRequest::Weight { .. } => {
+            ControlRequest::Restart
+            | ControlRequest::Drain { .. }
+            | ControlRequest::Undrain { .. }
+            | ControlRequest::Weight { .. } => {
                 unreachable!("orders are carried out beside the daemon's other work")
             }
         }
@@ -643,11 +864,4 @@ async fn ask_daemon(
         return stopping();
     }
     receiver.await.unwrap_or_else(|_| stopping())
-}
-
-/// systemd's readiness protocol; without it nobody listens.
-fn notify(states: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "systemd was not notified");
-    }
 }

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 use rustix::net::netdevice::index_to_name;
@@ -192,6 +192,22 @@ impl Heartbeat {
         Ok(Self { socket, group, ifindex: link.index, interface: link.name })
     }
 
+    /// A socket that only speaks, connected to the group, for somebody who outlives this process.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn speaker(&self) -> io::Result<OwnedFd> {
+        let socket = Socket::new(
+            Domain::for_address(self.group),
+            Type::DGRAM.nonblocking().cloexec(),
+            Some(Protocol::UDP),
+        )?;
+        socket.bind_device(Some(self.interface.as_bytes()))?;
+        speak(Purpose::Pulses, &socket, self.ifindex, self.group)?;
+        socket.connect(&SockAddr::from(self.group))?;
+        Ok(socket.into())
+    }
+
     /// Multicasts one datagram.
     ///
     /// # Errors
@@ -280,9 +296,9 @@ const fn scoped(group: SocketAddr, ifindex: u32) -> SocketAddr {
 }
 
 fn configure(purpose: Purpose, link: &Link, group: SocketAddr) -> io::Result<Socket> {
-    let (traffic_class, receive_buffer_bytes) = match purpose {
-        Purpose::Pulses => (TRAFFIC_CLASS_CS6, RECEIVE_BUFFER_BYTES),
-        Purpose::Bulk => (TRAFFIC_CLASS_CS2, BULK_RECEIVE_BUFFER_BYTES),
+    let receive_buffer_bytes = match purpose {
+        Purpose::Pulses => RECEIVE_BUFFER_BYTES,
+        Purpose::Bulk => BULK_RECEIVE_BUFFER_BYTES,
     };
     let socket =
         Socket::new(Domain::for_address(group), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
@@ -291,19 +307,38 @@ fn configure(purpose: Purpose, link: &Link, group: SocketAddr) -> io::Result<Soc
     // What comes in elsewhere is not for this socket, and what it sends goes out here.
     socket.bind_device(Some(link.name.as_bytes()))?;
     match group {
+        // Only the group that this very socket has joined, not the ones that others of this host have.
+        SocketAddr::V4(_) => socket.set_multicast_all_v4(false)?,
+        SocketAddr::V6(_) => {
+            socket.set_only_v6(true)?;
+            socket.set_multicast_all_v6(false)?;
+        }
+    }
+    speak(purpose, &socket, link.index, group)?;
+    if sockopt::set_socket_recv_buffer_size_force(&socket, receive_buffer_bytes).is_err() {
+        socket.set_recv_buffer_size(receive_buffer_bytes)?;
+    }
+    // Bound to the group's address, so that datagrams to the node's own address never get here.
+    socket.bind(&SockAddr::from(group))?;
+    Ok(socket)
+}
+
+/// How datagrams leave.
+fn speak(purpose: Purpose, socket: &Socket, ifindex: u32, group: SocketAddr) -> io::Result<()> {
+    let traffic_class = match purpose {
+        Purpose::Pulses => TRAFFIC_CLASS_CS6,
+        Purpose::Bulk => TRAFFIC_CLASS_CS2,
+    };
+    match group {
         SocketAddr::V4(_) => {
             socket.set_multicast_loop_v4(false)?;
             socket.set_multicast_ttl_v4(1)?;
-            // Only the group that this very socket has joined, not the ones that others of this host have.
-            socket.set_multicast_all_v4(false)?;
             socket.set_tos_v4(traffic_class)?;
         }
         SocketAddr::V6(_) => {
-            socket.set_only_v6(true)?;
             socket.set_multicast_loop_v6(false)?;
             socket.set_multicast_hops_v6(1)?;
-            socket.set_multicast_all_v6(false)?;
-            socket.set_multicast_if_v6(link.index)?;
+            socket.set_multicast_if_v6(ifindex)?;
             socket.set_tclass_v6(traffic_class)?;
         }
     }
@@ -313,12 +348,7 @@ fn configure(purpose: Purpose, link: &Link, group: SocketAddr) -> io::Result<Soc
     {
         tracing::debug!(%error, "heartbeats are sent without the priority of control traffic");
     }
-    if sockopt::set_socket_recv_buffer_size_force(&socket, receive_buffer_bytes).is_err() {
-        socket.set_recv_buffer_size(receive_buffer_bytes)?;
-    }
-    // Bound to the group's address, so that datagrams to the node's own address never get here.
-    socket.bind(&SockAddr::from(group))?;
-    Ok(socket)
+    Ok(())
 }
 
 fn join(socket: &Socket, ifindex: u32, group: SocketAddr) -> io::Result<()> {

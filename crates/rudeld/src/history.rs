@@ -130,6 +130,11 @@ impl History {
         pushed
     }
 
+    /// The owners as this daemon has found them: since when and why, it does not know.
+    pub fn begin_with(&mut self, owners: &Owners) {
+        *self.owners = *owners;
+    }
+
     /// The owners by the view of this epoch, which has just been told of.
     pub fn set_owners(&mut self, epoch: u64, owners: &Owners) {
         let now = Timestamp::now();
@@ -231,6 +236,17 @@ mod tests {
         history.push_protocol(&rudel_proto::Event::Joined { node: Some(NodeName::new("n2").unwrap()) });
         assert_eq!(history.owner_of(7).unwrap().1.unwrap().epoch, Some(3));
         assert!(history.lost().is_empty());
+    }
+
+    #[test]
+    fn what_a_successor_finds_has_not_changed_with_the_next_view() {
+        let mut history = History::new("n1");
+        let mut owners = [Some(NodeId::from_u64(1)); BUCKET_COUNT];
+        history.begin_with(&owners);
+        owners[7] = Some(NodeId::from_u64(2));
+        history.push_protocol(&view(3, Reason::Weight, "n2"));
+        history.set_owners(3, &owners);
+        assert!(history.owner_of(7).is_some() && history.owner_of(8).is_none());
     }
 
     #[test]

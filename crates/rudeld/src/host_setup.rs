@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rudel_api::config::{Config, Interface, XdpMode};
 use rudel_api::snapshot;
-use rudel_datapath::{AttachMode, Datapath, InterfaceOptions, Mode, Xdp, ensure_bpffs};
+use rudel_datapath::{AttachMode, Border, Datapath, InterfaceOptions, Mode, Xdp, ensure_bpffs};
 
 use crate::host::membership::{Membership, MembershipError};
 use crate::host::nft::Ruleset;
@@ -94,23 +94,40 @@ pub struct HostSetup {
 }
 
 impl HostSetup {
-    /// Attaches the filter, which passes nothing yet, then lets the NIC accept the cluster's MAC, then puts the
-    /// addresses on `lo`. What a crashed predecessor left is emptied and taken over.
+    /// Opens what is pinned for this node, or makes it. Attaches nothing, and changes nothing that is there.
+    pub fn open(config: &Config, pin_dir: &Path, bpffs: &Path) -> Result<Xdp, SetupError> {
+        ensure_bpffs(bpffs)?;
+        let tag = cluster_tag(config.cluster.name.as_str());
+        let opened = Xdp::open(rudel_datapath::Options { pin_dir: pin_dir.into(), cluster_tag: tag });
+        Ok(opened.inspect_err(|_| {
+            // What a predecessor pinned stays, silent; an empty directory of our own making goes.
+            let _ = std::fs::remove_dir(pin_dir);
+        })?)
+    }
+
+    /// Has the kernel take this program's filters, and leaves the attached ones alone.
+    pub fn rehearse(
+        config: &Config,
+        xdp: &mut Xdp,
+        links: &[ClusterLink],
+        seed: u32,
+    ) -> Result<(), SetupError> {
+        let border = router::border(config);
+        for cluster_link in links {
+            xdp.load_ahead(&filter_options(cluster_link, border.clone(), seed))?;
+        }
+        Ok(())
+    }
+
+    /// Attaches the filter, which passes what its table says, then lets the NIC accept the cluster's MAC, then puts the
+    /// addresses on `lo`. What a predecessor has put up is taken over, or replaced in place.
     pub fn put_up(
         config: &Config,
+        mut xdp: Xdp,
         links: &[ClusterLink],
-        pin_dir: PathBuf,
-        bpffs: &Path,
         journal: &Path,
         seed: u32,
     ) -> Result<(Self, Xdp), SetupError> {
-        ensure_bpffs(bpffs)?;
-        let tag = cluster_tag(config.cluster.name.as_str());
-        let opened = Xdp::open(rudel_datapath::Options { pin_dir: pin_dir.clone(), cluster_tag: tag });
-        let mut xdp = opened.inspect_err(|_| {
-            // What a predecessor pinned stays, silent; an empty directory of our own making goes.
-            let _ = std::fs::remove_dir(&pin_dir);
-        })?;
         let mut setup =
             HostSetup { modes: BTreeMap::new(), table: None, memberships: Vec::new(), host: None };
         match setup.put_up_on(config, &mut xdp, links, journal, seed) {
@@ -136,26 +153,10 @@ impl HostSetup {
         journal: &Path,
         seed: u32,
     ) -> Result<(), SetupError> {
-        xdp.clear()?;
         let border = router::border(config);
         for cluster_link in links {
             let interface = &cluster_link.interface;
-            let mode = xdp.attach(&InterfaceOptions {
-                ifindex: cluster_link.link.index,
-                name: interface.name.to_string(),
-                cluster_mac: interface.cluster_mac().0,
-                own_mac: cluster_link.own_mac.octets(),
-                side: router::side(interface.side),
-                hash: hash_mode(interface.hash),
-                seed,
-                border: border.clone(),
-                mode: match interface.xdp {
-                    XdpMode::Auto => AttachMode::Auto,
-                    XdpMode::Native => AttachMode::Native,
-                    XdpMode::Generic => AttachMode::Generic,
-                },
-                driver: None,
-            })?;
+            let mode = xdp.attach(&filter_options(cluster_link, border.clone(), seed))?;
             let mode = match mode {
                 Mode::Native => snapshot::AttachMode::Native,
                 Mode::Generic => snapshot::AttachMode::Generic,
@@ -209,6 +210,26 @@ impl HostSetup {
         note(xdp.release().map_err(|error| with_causes(&error)));
         drop(self.memberships);
         failures
+    }
+}
+
+fn filter_options(cluster_link: &ClusterLink, border: Border, seed: u32) -> InterfaceOptions {
+    let interface = &cluster_link.interface;
+    InterfaceOptions {
+        ifindex: cluster_link.link.index,
+        name: interface.name.to_string(),
+        cluster_mac: interface.cluster_mac().0,
+        own_mac: cluster_link.own_mac.octets(),
+        side: router::side(interface.side),
+        hash: hash_mode(interface.hash),
+        seed,
+        border,
+        mode: match interface.xdp {
+            XdpMode::Auto => AttachMode::Auto,
+            XdpMode::Native => AttachMode::Native,
+            XdpMode::Generic => AttachMode::Generic,
+        },
+        driver: None,
     }
 }
 

@@ -4,28 +4,50 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use rudeld::daemon::{self, DaemonError};
+use rudeld::daemon::{self, DaemonError, End};
 use rudeld::options::{LogFormat, Options};
+use rudeld::parent::channel::ToParent;
+use rudeld::parent::{self, Tie};
 use tracing_subscriber::EnvFilter;
+
+/// As a panic of the main thread.
+const CRASHED: u8 = 101;
 
 fn main() -> ExitCode {
     let options = Options::parse();
     start_log(options.log_format);
-    match daemon::run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(DaemonError::Config(error)) => {
-            eprintln!("{}", error.render(colour()));
-            ExitCode::from(2)
+    let Some(tied) = &options.tied else {
+        return ExitCode::from(parent::run());
+    };
+    // SAFETY: once, and the command line is a parent's.
+    let tie = match unsafe { Tie::take_up(tied) } {
+        Ok(tie) => tie,
+        Err(error) => {
+            eprintln!("rudeld: this daemon's parent process cannot be reached: {error}");
+            return ExitCode::FAILURE;
         }
-        Err(DaemonError::Host(error)) => {
-            eprintln!("{}", error.render(colour()));
-            ExitCode::FAILURE
+    };
+    let (said, code) = match daemon::run(&options, tied.role, &tie) {
+        Ok(End::Left) => (None, 0),
+        Ok(End::HandedOver) => {
+            tie.tell(&ToParent::HandedOver);
+            return ExitCode::SUCCESS;
         }
-        Err(DaemonError::Failed(error)) => {
+        Err(DaemonError::Config(error)) => (Some((error.render(colour()), error.render(false))), 2),
+        Err(DaemonError::Host(error)) => (Some((error.render(colour()), error.render(false))), 1),
+        Err(DaemonError::Failed(error)) => (Some((format!("rudeld: {error}"), error)), 1),
+        Err(DaemonError::Crashed(error)) => {
+            // Without a word to the parent: it does what it does when a daemon dies.
             eprintln!("rudeld: {error}");
-            ExitCode::FAILURE
+            return ExitCode::from(CRASHED);
         }
+    };
+    if let Some((shown, told)) = said {
+        eprintln!("{shown}");
+        tie.tell(&ToParent::Refused(told));
     }
+    tie.tell(&ToParent::Ended(code));
+    ExitCode::from(code)
 }
 
 fn start_log(format: LogFormat) {

@@ -1,6 +1,8 @@
 //! The command line.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Parser, ValueEnum};
 
@@ -34,9 +36,64 @@ pub struct Options {
     /// replayed (`rudel-sim replay FILE`). It holds no key. About 1 kB per pulse received; ends at 1 GiB.
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
+    /// What a parent process passes on to its daemon: its number, and those of two descriptors.
+    #[arg(long, hide = true, value_name = "TIE")]
+    pub tied: Option<Tied>,
     /// A BPF file system, where the packet filter outlives the daemon.
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
     pub bpffs: PathBuf,
+}
+
+/// How a daemon is tied to the process that has started it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tied {
+    /// The parent's process id.
+    pub parent: i32,
+    /// The descriptor of the [channel](crate::parent::channel).
+    pub channel: i32,
+    /// The descriptor of the [board](crate::parent::board).
+    pub board: i32,
+    /// What it is started for.
+    pub role: Role,
+}
+
+/// What a daemon is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The parent's first.
+    First,
+    /// Another one has ended.
+    Again,
+    /// To take the place of one that still works.
+    InPlace,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::First => "first",
+            Role::Again => "again",
+            Role::InPlace => "in-place",
+        })
+    }
+}
+
+impl FromStr for Tied {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let what = "only a parent process can say this";
+        let words: Vec<&str> = text.split(',').collect();
+        let [parent, channel, board, role] = words[..] else { return Err(what) };
+        let number = |word: &str| word.parse::<i32>().ok().filter(|n| *n > 2).ok_or(what);
+        let role = [Role::First, Role::Again, Role::InPlace].into_iter().find(|r| r.to_string() == role);
+        Ok(Tied {
+            parent: parent.parse().map_err(|_| what)?,
+            channel: number(channel)?,
+            board: number(board)?,
+            role: role.ok_or(what)?,
+        })
+    }
 }
 
 /// How to log.

@@ -34,7 +34,10 @@ fn task(request: &ControlRequest) -> Option<(Task, Option<&str>)> {
         ControlRequest::Drain { node } => Some((Task::Drain(true), node.as_deref())),
         ControlRequest::Undrain { node } => Some((Task::Drain(false), node.as_deref())),
         ControlRequest::Weight { weight, node } => Some((Task::Weight(*weight), node.as_deref())),
-        ControlRequest::Status | ControlRequest::Why { .. } | ControlRequest::Events { .. } => None,
+        ControlRequest::Status
+        | ControlRequest::Why { .. }
+        | ControlRequest::Events { .. }
+        | ControlRequest::Restart => None,
     }
 }
 

@@ -1,8 +1,10 @@
 //! What a start can find out, or refuse, without leaving a trace on this host.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use rudel_api::config::{Config, ConfigError, Interface};
+use rudel_datapath::Xdp;
 use rudel_proto::id::NodeName;
 use rudel_proto::seal::{ClusterKey, Keys};
 use sha2::{Digest, Sha256};
@@ -12,7 +14,8 @@ use crate::heartbeat::Heartbeat;
 use crate::host::links;
 use crate::host::sysctl::Sysctl;
 use crate::host::{Link, LinkError, addresses};
-use crate::host_setup::ClusterLink;
+use crate::host_setup::{ClusterLink, HostSetup, SetupError};
+use crate::legacy::Household;
 use crate::options::Options;
 use crate::privilege;
 use crate::router;
@@ -70,6 +73,23 @@ impl Prepared {
         }
     }
 
+    /// What a successor must find as it was.
+    pub fn household(&self) -> Household {
+        Household {
+            group: self.config.heartbeat.group.to_string(),
+            links: self.config.heartbeat.interfaces.iter().map(ToString::to_string).collect(),
+            ..Household::default()
+        }
+    }
+
+    /// Does what can be done beside a daemon that works, so that its successor is quick and does not fail.
+    /// What is pinned is opened twice: for the pulse thread, and with the filters loaded, to attach them.
+    pub fn rehearse(&self, pin_dir: &Path, bpffs: &Path) -> Result<(Xdp, Xdp), SetupError> {
+        let mut ahead = HostSetup::open(&self.config, pin_dir, bpffs)?;
+        HostSetup::rehearse(&self.config, &mut ahead, &self.cluster_links, self.seed)?;
+        Ok((HostSetup::open(&self.config, pin_dir, bpffs)?, ahead))
+    }
+
     /// The addresses of this host that its heartbeats may come from.
     pub fn own_addresses(&self) -> Vec<IpAddr> {
         own_addresses(&self.heartbeat_links)
@@ -102,7 +122,11 @@ pub(crate) fn refuse_what_is_not_there_yet(config: &Config) -> Result<(), Config
         return refuse("hooks.on_change", "hooks");
     }
     if !config.node.restart_grace.is_zero() {
-        return refuse("node.restart_grace", "hitless restart");
+        return Err(config.refuse(
+            "node.restart_grace",
+            "this version has no lease that outlasts the time-out",
+            "remove it: restarts that are shorter than the time-out are hitless without it",
+        ));
     }
     Ok(())
 }

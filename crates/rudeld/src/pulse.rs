@@ -37,7 +37,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::monotonic_ns;
 use crate::heartbeat::{Heartbeat, SendError};
+use crate::legacy;
 use crate::neighbor::{Election, ServingNodes};
+use crate::parent::Tie;
 use crate::statistics::{Histogram, Recent};
 use crate::sync::thread::Door;
 
@@ -64,6 +66,10 @@ pub enum Request {
     Command(Command),
     /// An order for another node, and where to tell what became of it.
     Order(String, Task, oneshot::Sender<Outcome>),
+    /// What the daemon itself wants its successor to know, as bytes.
+    Remember(Vec<u8>),
+    /// Leave everything to a successor, and end.
+    HandOver,
     /// Everything that is known.
     Report(oneshot::Sender<Report>),
 }
@@ -159,10 +165,12 @@ pub enum Notice {
         /// The owner of each bucket.
         owners: Box<Owners>,
     },
+    /// Who owned what when this daemon took its predecessor's place; since when is not known here.
+    Found(Box<Owners>),
     /// Other buckets than before are kept for their open connections.
     Kept(BucketSet),
-    /// The run's number changed: store it.
-    Incarnation(Incarnation),
+    /// The run's number changed: store it, and leave the new good-byes with the parent.
+    Incarnation(Incarnation, Vec<Vec<u8>>),
     /// What went into the protocol, if it is recorded.
     Record(Record),
 }
@@ -237,6 +245,10 @@ pub struct Parts<D> {
     pub notices: mpsc::Sender<Notice>,
     /// The sync thread of a router that shares its connections.
     pub sync: Option<Door>,
+    /// The tie to the parent process.
+    pub tie: Tie,
+    /// See [`Request::Remember`].
+    pub household: Vec<u8>,
 }
 
 /// A running pulse thread.
@@ -265,6 +277,9 @@ pub fn start<D: Datapath + Send + 'static>(
             notices: parts.notices,
             sync: parts.sync,
             owned: BucketSet::EMPTY,
+            tie: parts.tie,
+            household: parts.household,
+            memo: Vec::new(),
             incoming,
             wake,
             addresses: BTreeMap::new(),
@@ -295,6 +310,10 @@ struct Turn<D> {
     sync: Option<Door>,
     /// What the packet filter passes.
     owned: BucketSet,
+    tie: Tie,
+    household: Vec<u8>,
+    /// The protocol's part of what was left for a successor last.
+    memo: Vec<u8>,
     incoming: Receiver<Request>,
     wake: Arc<OwnedFd>,
     addresses: BTreeMap<NodeId, BTreeSet<IpAddr>>,
@@ -315,7 +334,11 @@ impl<D: Datapath> Turn<D> {
             if self.stopped {
                 return Ok(());
             }
+            self.tie.beat();
             self.wait(timeout)?;
+            if timeout.is_some_and(|due| now() >= due) {
+                self.tie.stop_with_parent();
+            }
             for link in 0..self.links.len() {
                 self.receive(link, &mut buffer)?;
             }
@@ -326,6 +349,9 @@ impl<D: Datapath> Turn<D> {
                 self.carry_out()?;
             }
             self.serve_requests()?;
+            if self.stopped {
+                return Ok(());
+            }
         }
     }
 
@@ -356,6 +382,9 @@ impl<D: Datapath> Turn<D> {
                 Output::Event(event) => {
                     self.counts.count(&event);
                     let is_view = matches!(event, Event::View { .. });
+                    if let (Event::Resumed { .. }, Some(view)) = (&event, self.node.machine().view()) {
+                        self.tell(Notice::Found(Box::new(view.owners)));
+                    }
                     self.tell(Notice::Event(event));
                     if is_view {
                         self.elect();
@@ -368,9 +397,13 @@ impl<D: Datapath> Turn<D> {
                         let _ = answer.send(outcome);
                     }
                 }
-                Output::Incarnation(incarnation) => self.tell(Notice::Incarnation(incarnation)),
-                // Nobody has asked for them.
-                Output::Memo(_) => {}
+                Output::Incarnation(incarnation) => {
+                    self.tell(Notice::Incarnation(incarnation, self.node.farewells()));
+                }
+                Output::Memo(memo) => {
+                    self.memo = memo;
+                    self.leave_memo()?;
+                }
                 Output::Record(record) => self.tell(Notice::Record(record)),
                 Output::Stopped => self.stopped = true,
                 Output::Timeout(timeout) => return Ok(timeout),
@@ -530,6 +563,16 @@ impl<D: Datapath> Turn<D> {
                     self.node.handle_command(now(), Command::Order { ticket, node, task });
                     self.carry_out()?;
                 }
+                Ok(Request::Remember(household)) => {
+                    self.household = household;
+                    self.leave_memo()?;
+                }
+                Ok(Request::HandOver) => {
+                    self.memo = self.node.last_memo();
+                    self.leave_memo()?;
+                    self.stopped = true;
+                    return Ok(());
+                }
                 Ok(Request::Report(answer)) => {
                     let report = self.report();
                     // Whoever asked may have gone.
@@ -539,6 +582,11 @@ impl<D: Datapath> Turn<D> {
             }
         }
         Ok(())
+    }
+
+    /// R10: in the kernel before the datagram that says it.
+    fn leave_memo(&mut self) -> Result<(), PulseError> {
+        Ok(self.datapath.write_memo(&legacy::encode(&self.household, &self.memo))?)
     }
 
     fn report(&self) -> Report {

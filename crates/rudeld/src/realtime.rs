@@ -11,6 +11,13 @@ const PRIORITY: i32 = 20;
 
 /// Gives the calling thread real-time priority and exact timers, if permitted.
 pub fn prefer_this_thread() {
+    if let Err(error) = try_prefer_this_thread() {
+        tracing::info!(%error, "no real-time priority for the pulse thread: under load this node may look late");
+    }
+}
+
+/// The same, told to nobody if it is not permitted.
+pub fn try_prefer_this_thread() -> io::Result<()> {
     // Timers of a normal thread may fire up to 50 µs late by default (prctl(2), PR_SET_TIMERSLACK).
     // SAFETY: PR_SET_TIMERSLACK takes a number and touches no memory.
     unsafe {
@@ -21,18 +28,19 @@ pub fn prefer_this_thread() {
     let result = unsafe {
         libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &raw const parameters)
     };
-    if result != 0 {
-        let error = io::Error::last_os_error();
-        tracing::info!(%error, "no real-time priority for the pulse thread: under load this node may look late");
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Locks the process's memory as it is touched, so that a pulse never waits for a disk, if permitted.
 pub fn lock_memory() {
-    let flags = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
-    // SAFETY: mlockall takes flags only.
-    if unsafe { libc::mlockall(flags) } != 0 {
-        let error = io::Error::last_os_error();
+    if let Err(error) = try_lock_memory() {
         tracing::info!(%error, "memory is not locked: under memory pressure this node may look late");
     }
+}
+
+/// The same, told to nobody if it is not permitted.
+pub fn try_lock_memory() -> io::Result<()> {
+    let flags = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
+    // SAFETY: mlockall takes flags only.
+    if unsafe { libc::mlockall(flags) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -24,6 +24,19 @@ impl Recording {
         Ok(Recording { path: path.into(), file: Some(BufWriter::new(file)), len: 0 })
     }
 
+    /// Begins the recording of a daemon that comes after others: `path` with the first number that is free behind it.
+    pub fn go_on(path: &Path) -> io::Result<Self> {
+        for number in 2.. {
+            let mut name = path.as_os_str().to_owned();
+            name.push(format!(".{number}"));
+            match Self::begin(Path::new(&name)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => return other,
+            }
+        }
+        unreachable!("numbers do not end")
+    }
+
     /// Adds a record. When the disk or the limit refuses, the recording ends and the daemon goes on.
     pub fn write(&mut self, record: &Record) {
         let Some(file) = &mut self.file else {
@@ -57,5 +70,15 @@ mod tests {
         drop(recording);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"at\":7,\"input\":\"timeout\"}\n");
         assert_eq!(Recording::begin(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn each_daemon_that_follows_has_a_recording_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("record.jsonl");
+        for name in ["record.jsonl.2", "record.jsonl.3"] {
+            Recording::go_on(&path).unwrap().write(&Record { at: 7, input: Input::Timeout });
+            assert!(dir.path().join(name).exists(), "{name}");
+        }
     }
 }

@@ -21,6 +21,8 @@ use crate::router::Router;
 
 /// What a snapshot is made of besides the pulse thread's report.
 pub struct Context<'a> {
+    /// How many daemons were there before this one in this run.
+    pub restarts: u32,
     /// The configuration in force.
     pub config: &'a Config,
     /// This node's name.
@@ -58,6 +60,7 @@ pub fn snapshot(context: &Context<'_>, report: &Report) -> Snapshot {
         cluster: context.config.cluster.name.to_string(),
         node: context.node.into(),
         version: env!("CARGO_PKG_VERSION").into(),
+        restarts: context.restarts,
         state: state(status.state),
         serving: status.serving,
         lease_ms: status.lease.map_or(0, |left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),

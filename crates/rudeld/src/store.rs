@@ -4,10 +4,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rudel_proto::id::Incarnation;
 use rustix::fs::{FlockOperation, flock};
+
+/// How long a lock may be held by a process that is dying.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// Between two looks whether it is free.
+const LOCK_LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Why a daemon's place on this machine could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +66,11 @@ impl Place {
             incarnation_path: state_dir.join(format!("{stem}.incarnation")),
             events_path: state_dir.join(format!("{stem}.events.jsonl")),
         })
+    }
+
+    /// The lock.
+    pub fn lock_path(&self) -> &Path {
+        &self.lock_path
     }
 
     /// Where the journal of changes to the host is.
@@ -117,7 +127,10 @@ impl Place {
 
 /// Takes the lock. Whoever had it before may have removed the file between our opening and our locking it: a lock on a
 /// file that nobody else can open is none.
+///
+/// A daemon that was killed holds its lock until the kernel has taken the process apart: so it is waited for a moment.
 fn lock(path: &Path, node: &str) -> Result<File, StoreError> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
         let file = OpenOptions::new()
             .create(true)
@@ -128,6 +141,10 @@ fn lock(path: &Path, node: &str) -> Result<File, StoreError> {
             .map_err(|source| io_error("open", path, source))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(LOCK_LOOK_EVERY);
+                continue;
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 return Err(StoreError::Running { node: node.into(), lock: path.into() });
             }
@@ -167,6 +184,20 @@ mod tests {
         drop(place);
         assert!(!dir.path().join("web-n1.lock").exists(), "a daemon that has left leaves no lock");
         Place::take(dir.path(), dir.path(), "web", "n1").unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_is_about_to_be_free_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let dying = Place::take(dir.path(), dir.path(), "web", "n1").unwrap();
+        let (began, beginning) = std::sync::mpsc::channel();
+        let last = std::thread::spawn(move || {
+            beginning.recv().unwrap();
+            drop(dying);
+        });
+        began.send(()).unwrap();
+        Place::take(dir.path(), dir.path(), "web", "n1").unwrap();
+        last.join().unwrap();
     }
 
     #[test]

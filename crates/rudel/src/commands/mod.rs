@@ -7,6 +7,7 @@ pub(crate) mod key;
 pub(crate) mod man;
 pub(crate) mod order;
 pub(crate) mod plan;
+pub(crate) mod restart;
 pub(crate) mod status;
 pub(crate) mod top;
 pub(crate) mod why;

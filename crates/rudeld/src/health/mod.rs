@@ -22,6 +22,7 @@ mod http;
 mod link;
 mod tcp;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -258,6 +259,22 @@ impl Checks {
             last_error: Some(NOT_CHECKED.to_owned()),
         };
         Checks { known: checks.iter().map(known).collect() }
+    }
+
+    /// The verdicts so far, by name; none of a check that was not answered yet.
+    pub fn verdicts(&self) -> BTreeMap<String, bool> {
+        let verdict = |known: &Known| Some((known.name.clone(), known.hysteresis.verdict()?));
+        self.known.iter().filter_map(verdict).collect()
+    }
+
+    /// Goes on with a predecessor's verdicts: what was good stays good until the answers say otherwise.
+    pub fn assume(&mut self, verdicts: &BTreeMap<String, bool>) {
+        for known in &mut self.known {
+            if let Some(good) = verdicts.get(&known.name) {
+                known.hysteresis.verdict = Some(*good);
+                known.last_error = (!good).then(|| "it failed before the daemon was restarted".to_owned());
+            }
+        }
     }
 
     /// Takes an outcome in; returns the verdict if it is another than before.

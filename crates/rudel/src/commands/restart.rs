@@ -1,0 +1,103 @@
+//! `rudel restart`: another daemon in the place of the one that works.
+
+use std::time::{Duration, Instant};
+
+use rudel_api::control::{Client, Request};
+use rudel_api::snapshot::{SCHEMA, Snapshot};
+use serde::Serialize;
+
+use crate::Outcome;
+use crate::failure::Failure;
+use crate::output;
+use crate::target::Target;
+
+/// How long a successor may take until it answers.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks whether it answers.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Restart the daemon of this machine without a gap
+///
+/// Starts the program and the configuration that are in place now beside the daemon that works. If that can begin, it
+/// takes over: no bucket moves, no connection breaks, no other node notices. If it cannot, it says why, and nothing
+/// has changed. This is also how a new version is put into service.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  rudel restart")]
+pub(crate) struct Args {
+    /// Print what was done as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was done, for scripts.
+#[derive(Serialize)]
+struct Told<'a> {
+    schema: u32,
+    order: &'static str,
+    node: &'a str,
+    version: &'a str,
+    restarts: u32,
+    /// Whether the new daemon went on with the run of the old one: nobody has noticed.
+    resumed: bool,
+}
+
+pub(crate) fn run(target: &Target, args: &Args) -> Result<Outcome, Failure> {
+    let mut client = target.connect()?;
+    let before = client.status()?;
+    // A successor has half a minute to prepare itself.
+    client.set_timeout(Client::ORDER_TIMEOUT);
+    client.order(&Request::Restart)?;
+    drop(client);
+    let after = wait_for_successor(target, &before)?;
+    let resumed = after.restarts > before.restarts;
+    let told = Told {
+        schema: SCHEMA,
+        order: "restart",
+        node: &after.node,
+        version: &after.version,
+        restarts: after.restarts,
+        resumed,
+    };
+    let text = match resumed {
+        true => format!("{}: restarted without a gap, version {}", after.node, after.version),
+        false => format!(
+            "{}: restarted, version {}; it could not go on where the former daemon ended, and joins the cluster anew",
+            after.node, after.version
+        ),
+    };
+    if args.json {
+        let json = serde_json::to_string(&told).expect("it has text keys and no fallible parts");
+        output::print(&format!("{json}\n"))?;
+    } else {
+        output::print(&format!("{text}\n"))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// The first word of the next daemon. Until the former has gone, it may still answer.
+fn wait_for_successor(target: &Target, before: &Snapshot) -> Result<Snapshot, Failure> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = target.connect().and_then(|mut client| Ok(client.status()?));
+        match answer {
+            Ok(status) if status.restarts != before.restarts || !same_daemon(before, &status) => {
+                return Ok(status);
+            }
+            _ if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY),
+            Ok(_) => {
+                return Err(Failure::undone(
+                    "the former daemon still answers",
+                    "see its log, and `rudel status`",
+                ));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A daemon's history only grows, but for its oldest events.
+fn same_daemon(before: &Snapshot, now: &Snapshot) -> bool {
+    let begin = |status: &Snapshot| status.events.last().and_then(|event| event.sequence).unwrap_or(0);
+    begin(now) >= begin(before) && now.events.first().map(|e| e.at) <= before.events.last().map(|e| e.at)
+}

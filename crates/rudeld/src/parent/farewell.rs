@@ -1,0 +1,77 @@
+//! What is left to do for a daemon that has died: silence the kernel, say good-bye, put the host back.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::net::{SendFlags, send};
+
+use super::channel::Serving;
+use crate::clock::monotonic_ns;
+use crate::host::Host;
+
+/// Between two good-byes: one burst of losses should not swallow all of them.
+const APART: Duration = Duration::from_millis(5);
+
+/// Everything that a daemon has left with its parent.
+#[derive(Debug)]
+pub(super) struct Will {
+    pub(super) serving: Serving,
+    /// Connected to the heartbeat groups.
+    pub(super) sockets: Vec<OwnedFd>,
+    /// It has been carried out: the run is over.
+    pub(super) said: bool,
+}
+
+impl Will {
+    /// For how long the kernel still passes packets on the dead daemon's authority; `None` if it does not.
+    pub(super) fn lease_left(&self) -> Option<Duration> {
+        let left = match rudel_datapath::look(&self.serving.pin_dir) {
+            Ok(left) => left?,
+            Err(error) => {
+                tracing::warn!(%error, "cannot look at what the daemon has left");
+                return None;
+            }
+        };
+        left.lease.as_nanos().checked_sub(monotonic_ns()).filter(|left| *left > 0).map(Duration::from_nanos)
+    }
+
+    /// R9: empties the lease and the table in the kernel, and only then says good-bye. Once.
+    pub(super) fn say_good_bye(&mut self) {
+        if self.said {
+            return;
+        }
+        if let Err(error) = rudel_datapath::fence(&self.serving.pin_dir) {
+            // The lease silences the node in its time, and the others wait for theirs.
+            tracing::error!(%error, "cannot clear the packet filter, so no good-bye is said");
+            return;
+        }
+        self.said = true;
+        for (index, datagram) in self.serving.farewells.iter().enumerate() {
+            if index > 0 {
+                std::thread::sleep(APART);
+            }
+            for socket in &self.sockets {
+                if let Err(error) = send(socket, datagram, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                    tracing::debug!(%error, "a good-bye could not be sent");
+                }
+            }
+        }
+        tracing::warn!("said good-bye for the daemon: the other nodes take over");
+    }
+
+    /// Takes down all that the dead daemon had put up: addresses first, the packet filter last.
+    pub(super) fn clean_up(&mut self) {
+        self.say_good_bye();
+        if let Err(error) = Host::recover(&self.serving.journal) {
+            tracing::error!(%error, "left behind");
+        }
+        if let Err(error) = rudel_datapath::clean(&self.serving.pin_dir) {
+            tracing::error!(%error, "left behind");
+        }
+        for path in [&self.serving.socket, &self.serving.lock] {
+            // What a daemon that ended in good order has removed.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
