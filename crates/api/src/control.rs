@@ -619,6 +619,7 @@ mod tests {
             Request::Drain { node: n2() },
             Request::Undrain { node: n2() },
             Request::Weight { weight: 1000, node: n2() },
+            Request::Restart,
         ] {
             assert_eq!(Request::from_line(&request.to_line()), Ok(request));
         }
@@ -632,7 +633,7 @@ mod tests {
         };
         assert_eq!(
             error(r#"{"schema":1,"request":"dance"}"#),
-            "this daemon does not know the request `dance`: known requests: status, why, events, drain, undrain, weight"
+            "this daemon does not know the request `dance`: known requests: status, why, events, drain, undrain, weight, restart"
         );
         assert_eq!(
             error(r#"{"schema":2,"request":"status"}"#),

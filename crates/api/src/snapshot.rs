@@ -349,7 +349,9 @@ mod tests {
 
     #[test]
     fn what_was_promised_goes_in_and_comes_out() {
-        let promised: Value = serde_json::from_str(PROMISED).unwrap();
+        let mut promised: Value = serde_json::from_str(PROMISED).unwrap();
+        // What has grown since, as it is read from a daemon that does not know it.
+        promised["restarts"] = json!(0);
         assert_eq!(serde_json::to_value(snapshot()).unwrap(), promised);
     }
 

@@ -247,7 +247,7 @@ fn a_refused_configuration_is_shown_and_exits_with_2() {
   | ^^^^^^^^ not known here
   |
   = help: did you mean `addresses`?
-  = help: allowed here: name, side, addresses, mac, xdp, hash
+  = help: allowed here: name, side, addresses, mac, xdp, hash, networks
 "#
     );
 }
