@@ -53,7 +53,7 @@ fn fresh_seeds_of_every_class_pass() {
 fn daemons_that_can_go_on_with_a_run_do() {
     let class = Class::named("resume").expect("a known class");
     let resumed: u64 = (0..4).map(|seed| class.script(seed, TIMEOUTS).play().resumed).sum();
-    assert!(resumed >= 10, "{resumed}");
+    assert!(resumed >= 4, "{resumed} in four worlds");
 }
 
 #[test]
