@@ -136,6 +136,13 @@ pub(crate) struct Memo {
 }
 const _: () = assert!(size_of::<Memo>() == 8192);
 
+impl Memo {
+    /// The bytes that were written.
+    pub(crate) fn written(&self) -> &[u8] {
+        &self.data[..MEMO_BYTES_MAX.min(self.bytes as usize)]
+    }
+}
+
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Abi {

@@ -33,8 +33,16 @@ mod counters;
 mod device;
 mod door;
 mod error;
+#[cfg(feature = "xdp")]
+mod filter;
 pub mod flow;
+#[cfg(feature = "xdp")]
+mod lease_word;
+#[cfg(feature = "xdp")]
+mod pins;
 pub mod probe;
+#[cfg(feature = "xdp")]
+mod refusal;
 #[cfg(feature = "xdp")]
 mod sys;
 mod table;
@@ -51,7 +59,8 @@ pub use table::{BUCKET_COUNT, BucketState, BucketTable, LeaseUntil};
 #[cfg(feature = "xdp")]
 pub use bpffs::{Bpffs, ensure_bpffs, is_bpffs};
 #[cfg(feature = "xdp")]
-pub use xdp::{
-    Action, AttachMode, DryRun, Filter, InterfaceOptions, Left, MEMO_BYTES_MAX, Mode, Options, Xdp, clean,
-    fence, look,
-};
+pub use filter::{Action, DryRun, Filter};
+#[cfg(feature = "xdp")]
+pub use pins::{Left, clean, fence, look};
+#[cfg(feature = "xdp")]
+pub use xdp::{AttachMode, InterfaceOptions, MEMO_BYTES_MAX, Mode, Options, Xdp};

@@ -8,11 +8,9 @@
 
 use std::{
     collections::HashMap,
-    fmt, fs, io,
+    fmt, io,
     os::fd::AsFd,
     path::{Path, PathBuf},
-    ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering},
 };
 
 use aya::{
@@ -21,9 +19,8 @@ use aya::{
         Array, Map, MapData, MapError, PerCpuArray, PerCpuValues,
         lpm_trie::{Key, LpmTrie},
     },
-    programs::{ProgramError, TestRun, TestRunOptions},
+    programs::ProgramError,
 };
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::{
     abi,
@@ -33,7 +30,11 @@ use crate::{
     device::{self, Device, XdpMode},
     door::Datapath,
     error::{Error, Result, os_error},
+    filter::Filter,
     flow::{HashMode, Side},
+    lease_word::LeaseWord,
+    pins::{LINK_PREFIX, clean, detach, detach_pin, links, pinned_abi, remove_pins},
+    refusal::{classify, map_error, refused, too_old},
     sys::{self, Link},
     table::{BucketTable, LeaseUntil},
 };
@@ -42,11 +43,7 @@ use crate::{
 pub const MEMO_BYTES_MAX: usize = abi::MEMO_BYTES_MAX;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/filter.bpf.o"));
-const PROGRAM: &str = "rudel_filter";
-const LINK_PREFIX: &str = "link_";
-/// Every map, in the order in which they are removed: without `abi`, nobody adopts the rest.
-const MAPS: [&str; 8] = ["abi", "lease", "buckets", "counters", "bucket_counters", "probes", "slots", "memo"];
-
+pub(crate) const PROGRAM: &str = "rudel_filter";
 /// Maps that belong to the program of one interface, and are of use to a router alone.
 const ROUTER_MAPS: [&str; 4] = ["hosts", "services", "networks", "fragments"];
 
@@ -290,7 +287,7 @@ impl Xdp {
     /// What was left by [`Datapath::write_memo`], by this process or a predecessor; empty if nothing was.
     pub fn read_memo(&self) -> Result<Vec<u8>> {
         let value = self.memo.get(&0, 0).map_err(map_error("memo", "read"))?;
-        Ok(value.data[..MEMO_BYTES_MAX.min(value.bytes as usize)].to_vec())
+        Ok(value.written().to_vec())
     }
 
     /// Has the kernel check the filter for an interface, so that [`Xdp::attach`] with the same options is quick and does not
@@ -644,259 +641,6 @@ impl Datapath for Xdp {
     }
 }
 
-/// The filter for one interface, loaded but not attached.
-#[derive(Debug)]
-pub struct Filter {
-    object: Ebpf,
-}
-
-/// What the kernel does with a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Up the stack.
-    Pass,
-    /// Dropped.
-    Drop,
-    /// What the filter never says, as the kernel numbers it.
-    Other(u32),
-}
-
-/// What the filter made of a packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DryRun {
-    /// What becomes of it.
-    pub action: Action,
-    /// As it leaves the filter.
-    pub packet: Vec<u8>,
-    /// How long one run took, on average, in nanoseconds.
-    pub duration_ns: u64,
-}
-
-impl Filter {
-    /// Runs the filter on a frame, `repeat` times, by `BPF_PROG_TEST_RUN`. It counts as any other packet. The kernel
-    /// takes frames of 14 bytes to somewhat less than a page.
-    pub fn run(&self, packet: &[u8], repeat: u32) -> Result<DryRun> {
-        let mut output = vec![0; packet.len()];
-        let result = self
-            .program()?
-            .test_run(TestRunOptions {
-                data_in: Some(packet),
-                data_out: Some(&mut output),
-                repeat,
-                ..TestRunOptions::default()
-            })
-            .map_err(|error| classify("run the packet program", error))?;
-        output.truncate(result.data_size_out as usize);
-        let action = match result.return_value {
-            1 => Action::Drop,
-            2 => Action::Pass,
-            other => Action::Other(other),
-        };
-        Ok(DryRun { action, packet: output, duration_ns: result.duration.as_nanos() as u64 })
-    }
-
-    /// Instructions that the verifier walked through to accept the program; none if the kernel does not say.
-    pub fn verified_instructions(&self) -> Result<Option<u32>> {
-        let info = self.program()?.info().map_err(|error| classify("ask about the packet program", error))?;
-        Ok(info.verified_instruction_count())
-    }
-
-    fn program(&self) -> Result<&aya::programs::Xdp> {
-        self.object
-            .program(PROGRAM)
-            .ok_or(ProgramError::NotLoaded)
-            .and_then(|program| program.try_into())
-            .map_err(|error| Error::Object(error.into()))
-    }
-
-    fn fd(&self) -> Result<&aya::programs::ProgramFd> {
-        self.program()?.fd().map_err(|error| Error::Object(error.into()))
-    }
-}
-
-/// The lease, mapped into our memory: one aligned store moves it, so that the filter never reads half of one.
-struct LeaseWord {
-    word: NonNull<AtomicU64>,
-}
-
-impl LeaseWord {
-    fn map(data: &MapData) -> Result<Self> {
-        // SAFETY: a new mapping of which we say neither where nor over what.
-        let address = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                rustix::param::page_size(),
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                data.fd().as_fd(),
-                0,
-            )
-        };
-        let word = address
-            .map_err(io::Error::from)
-            .and_then(|address| NonNull::new(address.cast()).ok_or(io::ErrorKind::InvalidData.into()))
-            .map_err(|error| Error::Map { doing: "map into memory", map: "lease", source: error.into() })?;
-        Ok(Self { word })
-    }
-
-    fn word(&self) -> &AtomicU64 {
-        // SAFETY: the mapping lives as long as `self`, is page-aligned and longer than eight bytes, and everybody who
-        // shares it, the kernel included, reads and writes the whole word.
-        unsafe { self.word.as_ref() }
-    }
-
-    fn store(&self, until: LeaseUntil) {
-        self.word().store(until.as_nanos(), Ordering::Release);
-    }
-
-    /// Stores `until` if `known` is still there.
-    fn replace(&self, known: LeaseUntil, until: LeaseUntil) -> bool {
-        let (known, until) = (known.as_nanos(), until.as_nanos());
-        self.word().compare_exchange(known, until, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-
-    fn load(&self) -> LeaseUntil {
-        LeaseUntil::from_nanos(self.word().load(Ordering::Acquire))
-    }
-}
-
-impl Drop for LeaseWord {
-    fn drop(&mut self) {
-        // SAFETY: it is our mapping, nobody borrows from it any more, and this is the size that it was made with.
-        let result = unsafe { munmap(self.word.as_ptr().cast(), rustix::param::page_size()) };
-        debug_assert!(result.is_ok());
-    }
-}
-
-// SAFETY: the word is atomic, and a mapping belongs to the process, not to a thread.
-unsafe impl Send for LeaseWord {}
-// SAFETY: as above.
-unsafe impl Sync for LeaseWord {}
-
-/// What a node's daemon has left in the kernel, alive or not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Left {
-    /// See [`Datapath::write_memo`].
-    pub memo: Vec<u8>,
-    /// Until when the filter passes packets.
-    pub lease: LeaseUntil,
-}
-
-/// Looks at what is pinned in `pin_dir`, and changes nothing. None if nothing is, or not to the end.
-pub fn look(pin_dir: &Path) -> Result<Option<Left>> {
-    match pinned_abi(pin_dir)? {
-        None | Some(0) => return Ok(None),
-        Some(abi::ABI_VERSION) => {}
-        Some(found) => {
-            return Err(Error::OtherAbi { dir: pin_dir.into(), found, expected: abi::ABI_VERSION });
-        }
-    }
-    let memo: Array<_, abi::Memo> =
-        Array::try_from(Map::Array(open_pinned(pin_dir, "memo")?)).map_err(map_error("memo", "open"))?;
-    let memo = memo.get(&0, 0).map_err(map_error("memo", "read"))?;
-    let lease = LeaseWord::map(&open_pinned(pin_dir, "lease")?)?.load();
-    Ok(Some(Left { memo: memo.data[..MEMO_BYTES_MAX.min(memo.bytes as usize)].to_vec(), lease }))
-}
-
-/// Makes a node silent from outside: lapses the lease of the state that is pinned in `pin_dir`, then empties its table.
-/// Filters and counters stay. What a daemon that lives on writes from now on is refused. Says whether there was anything.
-///
-/// For a process that outlives the daemon: it loads nothing, and needs CAP_BPF only.
-pub fn fence(pin_dir: &Path) -> Result<bool> {
-    match pinned_abi(pin_dir)? {
-        None | Some(0) => return Ok(false),
-        Some(abi::ABI_VERSION) => {}
-        Some(found) => {
-            return Err(Error::OtherAbi { dir: pin_dir.into(), found, expected: abi::ABI_VERSION });
-        }
-    }
-    let lease = LeaseWord::map(&open_pinned(pin_dir, "lease")?)?;
-    // A lease that has never been must change, too, for its writer to notice; the first nanosecond is long over.
-    lease.store(if lease.load() == LeaseUntil::LAPSED {
-        LeaseUntil::from_nanos(1)
-    } else {
-        LeaseUntil::LAPSED
-    });
-    let mut buckets: Array<_, abi::BucketTableBytes> =
-        Array::try_from(Map::Array(open_pinned(pin_dir, "buckets")?))
-            .map_err(map_error("buckets", "open"))?;
-    buckets.set(0, BucketTable::IGNORED.to_bytes(), 0).map_err(map_error("buckets", "write"))?;
-    Ok(true)
-}
-
-/// Removes everything that any version of this program has pinned in `pin_dir`: the filters come off their interfaces,
-/// then the maps go, then the directory. Says whether there was a directory.
-///
-/// Foreign files in the directory are left alone, and then the directory is, too.
-pub fn clean(pin_dir: &Path) -> Result<bool> {
-    if !pin_dir.exists() {
-        return Ok(false);
-    }
-    bpffs::require(pin_dir)?;
-    remove_pins(pin_dir)?;
-    match fs::remove_dir(pin_dir) {
-        // The directory itself is the mount point, or is not ours alone.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOTEMPTY)) => Ok(true),
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(Error::Pin { doing: "remove", path: pin_dir.into(), source })
-        }
-        _ => Ok(true),
-    }
-}
-
-fn remove_pins(dir: &Path) -> Result<()> {
-    for (_, path) in links(dir)? {
-        detach_pin(&path)?;
-    }
-    MAPS.iter().try_for_each(|name| bpffs::unpin(&dir.join(name)))
-}
-
-/// The links that are pinned in a directory, with the interface that each was made for.
-fn links(dir: &Path) -> Result<Vec<(u32, PathBuf)>> {
-    let failed = |source| Error::Pin { doing: "read", path: dir.into(), source };
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        let ifindex =
-            name.to_str().and_then(|name| name.strip_prefix(LINK_PREFIX)).and_then(|rest| rest.parse().ok());
-        found.extend(ifindex.map(|ifindex| (ifindex, entry.path())));
-    }
-    Ok(found)
-}
-
-fn detach_pin(path: &Path) -> Result<()> {
-    match Link::open(path) {
-        Ok(link) => detach(&link, path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(Error::Pin { doing: "open", path: path.into(), source }),
-    }
-}
-
-fn detach(link: &Link, path: &Path) -> Result<()> {
-    match link.detach() {
-        // The interface is gone, and took the attachment with it.
-        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}
-        Err(source) => return Err(Error::Detach { path: path.into(), source }),
-        Ok(()) => {}
-    }
-    bpffs::unpin(path)
-}
-
-/// The layout of what is pinned in a directory. None if nothing is, 0 if it was not made to the end.
-fn pinned_abi(dir: &Path) -> Result<Option<u32>> {
-    if !dir.join("abi").exists() {
-        return Ok(None);
-    }
-    let data = open_pinned(dir, "abi")?;
-    let version: Array<_, abi::Abi> = Array::try_from(Map::Array(data)).map_err(map_error("abi", "open"))?;
-    version.get(&0, 0).map(|abi| Some(abi.version)).map_err(map_error("abi", "read"))
-}
-
-fn open_pinned(dir: &Path, map: &'static str) -> Result<MapData> {
-    MapData::from_pin(dir.join(map)).map_err(map_error(map, "open"))
-}
-
 fn allowed_modes(options: &InterfaceOptions, device: &Device) -> Vec<Mode> {
     let kind = options.driver.as_ref().or(device.kind.as_ref());
     match options.mode {
@@ -966,74 +710,9 @@ fn program(object: &mut Ebpf) -> Result<&mut aya::programs::Xdp> {
         .map_err(|error| Error::Object(error.into()))
 }
 
-fn map_error(map: &'static str, doing: &'static str) -> impl FnOnce(MapError) -> Error {
-    move |error| match os_error(&error) {
-        Some(source) if source.raw_os_error() == Some(libc::ENOSYS) => Error::NoBpf { source },
-        _ => Error::Map { doing, map, source: error.into() },
-    }
-}
-
-/// An error of the loader that may be a matter of privilege.
-fn classify(doing: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    if let Some(error) = too_old() {
-        return error;
-    }
-    match os_error(&error) {
-        Some(source) if source.raw_os_error() == Some(libc::ENOSYS) => Error::NoBpf { source },
-        Some(source) if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {
-            Error::Permission { doing, source }
-        }
-        _ => Error::Object(error.into()),
-    }
-}
-
-/// Why the kernel did not take the program.
-fn refused(error: ProgramError) -> Error {
-    let ProgramError::LoadError { io_error, verifier_log } = error else {
-        return classify("load the packet program", error);
-    };
-    let log = verifier_log.to_string();
-    tracing::debug!(%log, "the verifier's log");
-
-    if let Some(error) = too_old() {
-        return error;
-    }
-    match io_error.raw_os_error() {
-        // A program that was checked and found wanting has a log; one that was not let near the verifier has none.
-        Some(libc::EPERM) => Error::Permission { doing: "load the packet program", source: io_error },
-        Some(libc::EACCES) if log.trim().is_empty() => {
-            Error::Permission { doing: "load the packet program", source: io_error }
-        }
-        _ => Error::Refused { source: io_error },
-    }
-}
-
-/// Explains a failure. A kernel is not refused for its number alone: distributions carry new things into old ones.
-fn too_old() -> Option<Error> {
-    let running = rustix::system::uname().release().to_string_lossy().into_owned();
-    let missing =
-        "the filter needs bpf_link for XDP (5.9), and maps that do not count as locked memory (5.11)";
-    older_than(&running, (5, 11)).then_some(Error::KernelTooOld { running, missing })
-}
-
-fn older_than(release: &str, wanted: (u32, u32)) -> bool {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|word| word.parse::<u32>().ok());
-    let running = numbers.next().zip(numbers.next());
-    running.is_some_and(|running| running < wanted)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn releases_are_compared_by_number() {
-        assert!(older_than("5.10.0-28-amd64", (5, 11)));
-        assert!(older_than("4.19.1", (5, 11)));
-        assert!(!older_than("5.11.0", (5, 11)));
-        assert!(!older_than("6.18.44-fc", (5, 11)));
-        assert!(!older_than("unheard of", (5, 11)));
-    }
 
     #[test]
     fn auto_is_native_only_where_that_works() {
