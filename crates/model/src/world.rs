@@ -3,20 +3,21 @@
 //! Between two stops everything takes its ordinary course. Where a fault is possible (a datagram arrives, a daemon
 //! is about to do something, a dead one could start) the world stops, and a [`Choice`] lets it go on.
 
-use std::collections::{BTreeSet, VecDeque};
+mod alike;
+mod choices;
+
+use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ahash::RandomState;
 use rudel_proto::bucket::BucketSet;
-use rudel_proto::id::{ClusterName, Identity, Incarnation, NodeId, NodeName, ViewId};
-use rudel_proto::machine::{Action, Machine, Origin};
+use rudel_proto::id::{ClusterName, Incarnation, NodeId, NodeName, ViewId};
+use rudel_proto::machine::{Action, Machine};
 use rudel_proto::seal::Sender;
 use rudel_proto::wire::{Message, Pulse};
 use rudel_proto::{Command, Config, Time};
-use std::hash::BuildHasher;
 
 use crate::judge::{Contact, Property, Violation};
 use crate::setup::{Budget, MS, Point, Setup};
@@ -346,179 +347,6 @@ impl World {
         hosts.filter_map(|(node, host)| Some((node, host.process.as_ref()?)))
     }
 
-    // ----- choices -----
-
-    fn faults(&self, choices: &mut Vec<Choice>) {
-        if self.now < EPOCH + self.setup.faults_from {
-            return;
-        }
-        let budget = &self.budget;
-        match self.stop {
-            Stop::Arrival => {
-                let Some(flight) = self.flights.first() else {
-                    return;
-                };
-                let is_view = matches!(flight.letter.message, Message::View(_));
-                if self.contacts[self.pair(flight.from, flight.to)].cut {
-                    choices.push(Choice::Mend);
-                    return;
-                }
-                if self.setup.only_views && !is_view {
-                    return;
-                }
-                if budget.losses > 0 {
-                    choices.push(Choice::Lose);
-                }
-                if budget.late > 0 && !flight.late {
-                    choices.extend(self.setup.late_by.iter().map(|span| Choice::Late(*span)));
-                }
-                if budget.cuts > 0 {
-                    choices.push(Choice::Cut);
-                }
-            }
-            Stop::At(_, point) => {
-                let hangs = self.living().any(|(_, process)| process.hung_until > self.now);
-                if budget.hangs > 0 && !hangs && self.setup.hang_points.contains(&point) {
-                    for span in &self.setup.hang_spans {
-                        choices.push(Choice::Hang(*span, false));
-                        if matches!(point, Point::BeforeClock) {
-                            choices.push(Choice::Hang(*span, true));
-                        }
-                    }
-                }
-                if budget.kills > 0 && self.setup.kill_points.contains(&point) {
-                    choices.push(Choice::Kill);
-                }
-            }
-            Stop::Dead(_) => {
-                if budget.restarts > 0 {
-                    choices.push(Choice::Restart);
-                }
-            }
-            Stop::Mark => {
-                for (node, process) in self.living() {
-                    if budget.leaves > 0 && process.command.is_none() {
-                        choices.push(Choice::Leave(node));
-                    }
-                    if process.drains || budget.drains > 0 {
-                        choices.push(Choice::Drain(node));
-                    }
-                }
-            }
-        }
-    }
-
-    fn can_fail(&self) -> bool {
-        let mut choices = Vec::new();
-        self.faults(&mut choices);
-        !choices.is_empty()
-    }
-
-    fn apply(&mut self, choice: Choice) {
-        match (self.stop, choice) {
-            (Stop::Arrival, Choice::Late(span)) => {
-                self.budget.late -= 1;
-                let mut flight = self.flights.remove(0);
-                flight.at += span;
-                flight.late = true;
-                self.delayed(flight.from, flight.to, flight.at - flight.sent);
-                self.fly(flight);
-            }
-            (Stop::Arrival, choice) => {
-                let flight = self.flights.remove(0);
-                let pair = self.pair(flight.from, flight.to);
-                match choice {
-                    Choice::Lose => self.budget.losses -= 1,
-                    Choice::Cut => {
-                        self.budget.cuts -= 1;
-                        self.contacts[pair].cut = true;
-                    }
-                    Choice::Mend => self.contacts[pair].cut = false,
-                    _ => {}
-                }
-                if choice == Choice::Lose || self.contacts[pair].cut {
-                    if is_pulse(&flight.letter.message) {
-                        self.lost(flight.from, flight.to, flight.sent);
-                    }
-                } else {
-                    self.arrive(flight);
-                }
-            }
-            (Stop::At(node, _), Choice::Hang(span, inbox_first)) => {
-                self.budget.hangs -= 1;
-                let until = self.now + span;
-                self.with(node, |process| {
-                    process.hung_until = until;
-                    process.inbox_first = inbox_first;
-                });
-            }
-            (Stop::At(node, _), Choice::Kill) => {
-                self.budget.kills -= 1;
-                let ask_at = (self.budget.restarts > 0).then_some(self.now + self.setup.interval / 2);
-                let host = Arc::make_mut(&mut self.hosts[node]);
-                host.process = None;
-                host.ask_at = ask_at;
-            }
-            (Stop::At(node, _), _) => self.perform(node),
-            (Stop::Dead(node), Choice::Restart) => {
-                self.budget.restarts -= 1;
-                self.start(node);
-            }
-            (Stop::Dead(node), _) => {
-                let ask_at = (self.budget.restarts > 0).then_some(self.now + self.setup.interval / 2);
-                Arc::make_mut(&mut self.hosts[node]).ask_at = ask_at;
-            }
-            (Stop::Mark, choice) => {
-                self.next_mark = self.now + self.setup.interval;
-                match choice {
-                    Choice::Leave(node) => {
-                        self.budget.leaves -= 1;
-                        self.with(node, |process| process.command = Some(Command::Leave));
-                    }
-                    Choice::Drain(node) => {
-                        let mut drained = false;
-                        self.with(node, |process| {
-                            process.drains = !process.drains;
-                            drained = process.drains;
-                            process.command = Some(Command::Drain(process.drains));
-                        });
-                        self.budget.drains -= u8::from(drained);
-                    }
-                    _ => {}
-                }
-            }
-        }
-    }
-
-    fn note_choice(&mut self, choice: Choice) {
-        let about = self.flights.first().map(|flight| {
-            format!("n{}'s {} to n{}", flight.from, describe(&flight.letter.message), flight.to)
-        });
-        let about = about.unwrap_or_default();
-        match (self.stop, choice) {
-            (_, Choice::Go) => {}
-            (_, Choice::Lose) => self.note(|| format!("FAULT: {about} is lost")),
-            (_, Choice::Late(span)) => self.note(|| format!("FAULT: {about} will be {} late", millis(span))),
-            (_, Choice::Cut) => {
-                self.note(|| format!("FAULT: from {about} on, nothing passes in that direction"))
-            }
-            (_, Choice::Mend) => self.note(|| format!("mended: {about} passes, and what follows it")),
-            (Stop::At(node, point), Choice::Hang(span, inbox_first)) => self.note(|| {
-                let order = if inbox_first { ", and will look at its datagrams first" } else { "" };
-                format!("FAULT: n{node} hangs {} for {}{order}", point.describe(), millis(span))
-            }),
-            (Stop::At(node, point), Choice::Kill) => {
-                self.note(|| format!("FAULT: n{node}'s daemon dies {}", point.describe()));
-            }
-            (_, Choice::Leave(node)) => self.note(|| format!("n{node} is asked to leave")),
-            (_, Choice::Drain(node)) => {
-                self.note(|| format!("n{node} is asked to give its share away, or to take it back"))
-            }
-            (Stop::Dead(node), Choice::Restart) => self.note(|| format!("n{node}'s daemon is started again")),
-            (_, other) => self.note(|| format!("{other:?}")),
-        }
-    }
-
     // ----- the ordinary course -----
 
     /// Lets things happen up to the next stop.
@@ -828,111 +656,6 @@ impl World {
             }
             self.with(node, |process| process.highest = id);
         }
-    }
-
-    // ----- alike worlds -----
-
-    fn fingerprint(&self) -> u64 {
-        let mut state = RandomState::with_seeds(1, 2, 3, 4).build_hasher();
-        if let Some(violation) = &self.violation {
-            (violation.property as u8).hash(&mut state);
-        }
-        let machines = || self.living().map(|(_, process)| &process.machine);
-        let mut cited: BTreeSet<ViewId> = machines().flat_map(|machine| machine.cited_views()).collect();
-        let letters = self.flights.iter().map(|flight| &flight.letter);
-        let inboxes = self.living().flat_map(|(_, process)| &process.inbox);
-        let held = self.living().filter_map(|(_, process)| match &process.step {
-            Step::Message(_, letter) => Some(letter),
-            _ => None,
-        });
-        cited.extend(letters.chain(inboxes).chain(held).filter_map(|letter| letter.message.cited_view()));
-        for (_, process) in self.living() {
-            if let Step::Act(Action::Send { message, .. }) = &process.step {
-                cited.extend(message.cited_view());
-            }
-        }
-        let sequence = |sender: Identity| self.last_number(sender);
-        let origin = Origin {
-            now: Time::from_nanos(self.now),
-            timeout: Duration::from_nanos(self.setup.timeout),
-            epoch: machines().map(|machine| machine.promise().epoch).max().unwrap_or(0),
-            cited: &cited,
-            sequence: &sequence,
-        };
-        let ahead = |at: u64| at.saturating_sub(self.now);
-
-        (self.stop, self.budget, ahead(self.next_mark)).hash(&mut state);
-        ahead(EPOCH + self.setup.faults_from).hash(&mut state);
-        for contact in &self.contacts {
-            contact.fingerprint(self.now, self.setup.timeout, &mut state);
-        }
-        for host in &self.hosts {
-            // An emptied table, or a lapsed lease that nobody can revive, are alike.
-            (host.kernel.owned, origin.instant(host.kernel.lease)).hash(&mut state);
-            (host.start_at.map(ahead), host.ask_at.map(ahead), host.next_incarnation, host.left)
-                .hash(&mut state);
-            host.process.is_some().hash(&mut state);
-            if let Some(process) = &host.process {
-                process.fingerprint(&origin, self.now, &mut state);
-            }
-        }
-        for flight in &self.flights {
-            (flight.at - self.now, flight.to, flight.from, flight.late).hash(&mut state);
-            let to = self.hosts[flight.to].process.as_ref().map(|process| process.machine.me());
-            flight.letter.fingerprint(&origin, to.or(Some(Identity::default())), &mut state);
-            (self.now - flight.sent).hash(&mut state);
-        }
-        state.finish()
-    }
-
-    fn last_number(&self, sender: Identity) -> u64 {
-        let runs = self.hosts.iter().filter(|host| host.id == sender.id).flat_map(|host| &host.numbers);
-        runs.filter(|(run, _)| *run == sender.incarnation).map(|(_, last)| *last).max().unwrap_or(0)
-    }
-}
-
-impl Process {
-    fn fingerprint<H: Hasher>(&self, origin: &Origin<'_>, now: u64, state: &mut H) {
-        self.machine.fingerprint(origin, state);
-        let me = Some(self.machine.me());
-        std::mem::discriminant(&self.step).hash(state);
-        match &self.step {
-            Step::Idle | Step::Poll | Step::Sent => {}
-            Step::Timer(at) | Step::SentAt(at) => origin.instant(*at).hash(state),
-            Step::Message(at, letter) => {
-                origin.instant(*at).hash(state);
-                letter.fingerprint(origin, me, state);
-            }
-            Step::Command(at, command) => {
-                origin.instant(*at).hash(state);
-                matches!(command, Command::Leave).hash(state);
-            }
-            Step::Act(action) => {
-                std::mem::discriminant(action).hash(state);
-                match action {
-                    Action::Send { message, .. } => origin.message(message, None, state),
-                    Action::Own(owned) => owned.hash(state),
-                    Action::Lease(until) => origin.instant(*until).hash(state),
-                    _ => {}
-                }
-            }
-        }
-        for letter in &self.inbox {
-            letter.fingerprint(origin, me, state);
-        }
-        self.command.as_ref().map(|command| matches!(command, Command::Leave)).hash(state);
-        (self.hung_until.saturating_sub(now), self.inbox_first, self.drains).hash(state);
-        origin.instant(self.looked_at).hash(state);
-        origin.view_id(self.highest, state);
-    }
-}
-
-impl Letter {
-    fn fingerprint<H: Hasher>(&self, origin: &Origin<'_>, to: Option<Identity>, state: &mut H) {
-        let sender = Identity { id: self.sender.id, incarnation: self.sender.incarnation };
-        sender.hash(state);
-        origin.number(sender, self.sender.sequence as u32, state);
-        origin.message(&self.message, to, state);
     }
 }
 
