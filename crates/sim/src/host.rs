@@ -232,6 +232,8 @@ pub(crate) struct Host {
     pub(crate) started_at: Moment,
     /// Who its last daemon was that has ended, and what it had said.
     pub(crate) last: Option<(Identity, Words)>,
+    /// What its parent says for that one.
+    pub(crate) farewell: Option<Message>,
 }
 
 impl Host {

@@ -202,6 +202,7 @@ impl World {
                     behind: None,
                     started_at: 0,
                     last: None,
+                    farewell: None,
                 }
             })
             .collect();

@@ -3,11 +3,9 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use rudel_proto::bucket::BucketSet;
 use rudel_proto::id::{ClusterName, Incarnation, NodeName, ViewId};
 use rudel_proto::machine::Machine;
 use rudel_proto::seal::{ClusterKey, Keys, Sender};
-use rudel_proto::wire::{Message, NodeState, Pulse};
 use rudel_proto::{Config, Node, Time};
 
 use super::{Happening, World, describe, nanos};
@@ -93,8 +91,9 @@ impl World {
         let host = &mut self.hosts[node];
         host.trouble = Some(self.now);
         if let Some(process) = host.process.take() {
-            let me = process.brain.machine().me();
-            host.last = Some((me, process.words));
+            let machine = process.brain.machine();
+            host.farewell = Some(machine.farewell());
+            host.last = Some((machine.me(), process.words));
             self.former_views.push((self.now, process.told));
         }
     }
@@ -102,10 +101,11 @@ impl World {
     /// R9: what a small parent process does when its daemon has died.
     pub(super) fn bury(&mut self, node: usize, too_late: bool) {
         self.end(node);
-        let Some((me, _)) = &self.hosts[node].last else {
+        let host = &self.hosts[node];
+        let (Some((me, _)), Some(farewell)) = (&host.last, &host.farewell) else {
             return;
         };
-        let me = *me;
+        let (me, farewell) = (*me, farewell.clone());
         if !too_late {
             self.hosts[node].kernel = Kernel::EMPTY;
             self.look(node);
@@ -119,7 +119,7 @@ impl World {
                 incarnation: me.incarnation,
                 sequence: 1 << 63 | number,
             };
-            let packet = Packet::Open(Rc::new((sender, farewell(1 + node as u64))));
+            let packet = Packet::Open(Rc::new((sender, farewell.clone())));
             self.multicast(node, &packet, true);
         }
     }
@@ -354,25 +354,4 @@ impl World {
         let next = self.now + 1 + self.rng.below(pause);
         self.push(next, Happening::Attack);
     }
-}
-
-/// What a parent says: nothing but that the run is over.
-fn farewell(host: u64) -> Message {
-    Message::Pulse(Pulse {
-        host,
-        digest: 0,
-        uptime_ms: 0,
-        state: NodeState::Leaving,
-        healthy: false,
-        late: false,
-        settled: false,
-        gone: true,
-        weight: 0,
-        adopted: ViewId::NONE,
-        promise: ViewId::NONE,
-        keeping: BucketSet::EMPTY,
-        connections: 0,
-        heard: Vec::new(),
-        audits: Vec::new(),
-    })
 }
