@@ -74,7 +74,7 @@ impl Tie {
         Ok(Orders(unsafe { AsyncFd::register(ChannelFd(self.channel.clone())) }?))
     }
 
-    /// The pulse thread has made a turn; a process whose parent is stopped (SIGSTOP) stops here, and runs on with it.
+    /// The pulse thread has made a turn.
     pub fn beat(&self) {
         self.board.beat();
     }
