@@ -97,6 +97,12 @@ words! {
         Reloaded = "reloaded",
         /// A hook failed.
         HookFailed = "hook-failed",
+        /// Connections changed faster than they could be read; the whole table was read anew.
+        SyncOverrun = "sync-overrun",
+        /// Words of another router about its connections were lost, or did not come; all were asked for anew.
+        SyncGap = "sync-gap",
+        /// The kernel refused connections of other routers.
+        SyncRefused = "sync-refused",
         /// A kind that this version does not know.
         #[serde(other)]
         Unknown = "unknown",

@@ -59,6 +59,9 @@ pub struct Snapshot {
     /// Address translation, on a router that does any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nat: Option<Nat>,
+    /// The connections that routers tell each other of, if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync: Option<Sync>,
     /// Why the owners of buckets changed for the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why_last_change: Option<Event>,
@@ -89,6 +92,74 @@ pub struct Nat {
     /// Connections that the kernel refused since this daemon has started, nearly always because every port that they
     /// might have was taken towards their destination; each cost its first packet.
     pub refused: u64,
+}
+
+/// Shared connections, as the node that speaks sees them. Counts are since the start of its daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sync {
+    /// Connections of own buckets.
+    pub flows_own: u64,
+    /// Connections of the other nodes' buckets, which have replicas in this node's kernel.
+    pub flows_foreign: u64,
+    /// Changes of the kernel's table that were heard of, without own ones.
+    pub events: u64,
+    /// Datagrams made, repeated ones included.
+    pub messages_sent: u64,
+    /// Datagrams of other nodes that were handled.
+    pub messages_received: u64,
+    /// Connections told, repetitions included.
+    pub records_sent: u64,
+    /// Connections heard of, repetitions included.
+    pub records_received: u64,
+    /// How often the kernel had more events than room; each time its whole table was read.
+    pub overruns: u64,
+    /// Whole tables read.
+    pub dumps: u64,
+    /// Datagrams of others that were asked for again.
+    pub asked: u64,
+    /// Datagrams repeated because others had asked.
+    pub repeated: u64,
+    /// Gaps that stayed open and were healed by a whole transfer.
+    pub gaps_skipped: u64,
+    /// Whole transfers made.
+    pub transfers_sent: u64,
+    /// Whole transfers heard.
+    pub transfers_received: u64,
+    /// Words about buckets that the sender did not own.
+    pub disbelieved: u64,
+    /// Connections that their owner had dropped without a word.
+    pub swept: u64,
+    /// Changes that the kernel refused.
+    pub write_errors: u64,
+    /// Datagrams that were not let in.
+    pub rejected: u64,
+    /// Datagrams that a link could not take.
+    pub send_errors: u64,
+    /// Moves of buckets that did not wait until all of their connections had moved.
+    pub late_moves: u64,
+    /// The longest time that such a move has waited, in microseconds.
+    pub move_max_us: u64,
+    /// How old the oldest word is that should have been sent by now, in microseconds.
+    pub lag_us: u64,
+    /// Processor time of the thread that does all this, in nanoseconds.
+    pub cpu_ns: u64,
+    /// Whether all connections of all others are known here.
+    pub synced: bool,
+    /// The other routers.
+    pub peers: Vec<SyncPeer>,
+}
+
+/// Another router, as far as connections are concerned.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SyncPeer {
+    /// Its name.
+    pub name: String,
+    /// Whether it is known to be alive and no recording.
+    pub proven: bool,
+    /// Whether all of its connections are known here.
+    pub whole: bool,
 }
 
 words! {
@@ -267,7 +338,8 @@ impl Snapshot {
     /// - a bucket has no owner;
     /// - the view is not settled after [`UNSETTLED_MAX`];
     /// - an interface is deaf, or its filter is not attached;
-    /// - a health check of this node fails.
+    /// - a health check of this node fails;
+    /// - connections are shared, and an active node tells nothing of its own.
     ///
     /// A node that drains or leaves by its administrator's will, or has the weight 0, is no trouble.
     pub fn troubles(&self) -> Vec<String> {
@@ -323,6 +395,23 @@ impl Snapshot {
         for check in self.health.iter().filter(|check| !check.ok) {
             let why = check.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
             troubles.push(format!("health check {} fails{why}", check.name));
+        }
+        if let Some(sync) = self.sync.as_ref().filter(|_| self.state == NodeState::Active) {
+            let is_silent = |node: &&Node| {
+                let tells = sync.peers.iter().any(|peer| peer.name == node.name && peer.proven);
+                node.name != self.node
+                    && node.state == NodeState::Active
+                    && node.healthy
+                    && node.heard_ms.is_some()
+                    && !tells
+            };
+            for node in self.nodes.iter().filter(is_silent) {
+                troubles.push(format!(
+                    "{} does not share its connections: is [sync] enabled there, and is UDP to the port above that of \
+                     the heartbeats let through?",
+                    node.name
+                ));
+            }
         }
         troubles
     }
@@ -416,6 +505,20 @@ mod tests {
             s.nodes[0].reason = Some("deaf".to_owned());
         });
         assert_eq!(sick, format!("n1 is not healthy: deaf; {NOBODY_HEALTHY}"));
+    }
+
+    #[test]
+    fn who_does_not_share_its_connections_is_named() {
+        let mut snapshot = snapshot();
+        let other = Node { name: "n2".to_owned(), ..snapshot.nodes[0].clone() };
+        snapshot.nodes.push(other);
+        assert!(snapshot.troubles().is_empty());
+        snapshot.sync = Some(Sync::default());
+        let [trouble] = &snapshot.troubles()[..] else { panic!("{:?}", snapshot.troubles()) };
+        assert!(trouble.starts_with("n2 does not share its connections"), "{trouble}");
+        let peer = SyncPeer { name: "n2".to_owned(), proven: true, whole: false };
+        snapshot.sync = Some(Sync { peers: vec![peer], ..Sync::default() });
+        assert!(snapshot.troubles().is_empty());
     }
 
     #[test]

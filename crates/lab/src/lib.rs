@@ -35,6 +35,7 @@ mod settings;
 pub mod status;
 pub mod store;
 mod sys;
+pub mod traffic;
 mod wait;
 
 pub use browser::Browser;

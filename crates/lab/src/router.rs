@@ -41,11 +41,19 @@ pub struct Router {
     pub outer_side: String,
     /// What the administrator's rules let in from outside besides, in nft's words.
     pub open: String,
+    /// `[sync]`: whether the routers share their connections.
+    pub sync: bool,
 }
 
 impl Default for Router {
     fn default() -> Self {
-        Self { nat: String::new(), dmz: false, outer_side: "outside".to_owned(), open: String::new() }
+        Self {
+            nat: String::new(),
+            dmz: false,
+            outer_side: "outside".to_owned(),
+            open: String::new(),
+            sync: false,
+        }
     }
 }
 
@@ -74,6 +82,9 @@ impl Router {
         if !self.nat.is_empty() {
             text += "\n[nat]\n";
             text += &self.nat;
+        }
+        if self.sync {
+            text += "\n[sync]\nenabled = true\n";
         }
         text
     }
@@ -127,7 +138,7 @@ impl Router {
              iif lo accept\n\
              ct state invalid drop\n\
              ct state established,related accept\n\
-             udp dport 7440 accept\n\
+             udp dport {{ 7440, 7441 }} accept\n\
              meta l4proto igmp accept\n\
              icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert, nd-router-solicit, mld-listener-query, mld-listener-report }} accept\n\
              icmp type echo-request accept\n\

@@ -44,8 +44,10 @@ use crate::parent::channel::{Serving, ToChild, ToParent};
 use crate::prepare::Prepared;
 use crate::pulse::{self, Notice, Parts, Pulse, PulseError, Request, Requests};
 use crate::recording::Recording;
+use crate::sharing::{self, Sharing};
 use crate::snapshot::{self, Context};
 use crate::store::Place;
+use crate::sync::thread::Thread as SyncThread;
 use crate::web::{Look, Web};
 use crate::{connections, orders, realtime};
 
@@ -144,21 +146,27 @@ struct Hold {
     responder: Responder,
     monitor: Monitor,
     pulse: Pulse<Xdp>,
+    sync: Option<SyncThread>,
     host: HostSetup,
 }
 
 impl Hold {
-    fn end(self) -> Result<(HostSetup, Xdp, Result<(), PulseError>), DaemonError> {
+    fn end(self, stays: bool) -> Result<(HostSetup, Xdp, Result<(), PulseError>), DaemonError> {
         drop(self.responder);
         drop(self.monitor);
         let panicked = |_| DaemonError::Crashed("the pulse thread has panicked; see the log".into());
         let (xdp, result) = self.pulse.thread.join().map_err(panicked)?;
+        // After the last move of buckets, and before the settings that it needs are put back.
+        match self.sync {
+            Some(sync) if stays && result.is_ok() => sync.leave_standing(),
+            other => drop(other),
+        }
         Ok((self.host, xdp, result))
     }
 
     /// Takes everything down; returns what could not be done.
     fn take_down(self) -> Result<Vec<String>, DaemonError> {
-        let (host, xdp, result) = self.end()?;
+        let (host, xdp, result) = self.end(false)?;
         let mut failures = host.take_down(xdp);
         failures.extend(result.err().map(|error| error.to_string()));
         Ok(failures)
@@ -166,7 +174,7 @@ impl Hold {
 
     /// Ends this process's part, and leaves kernel and host to a successor; takes them down if the pulse thread failed.
     fn leave_standing(self) -> Result<Vec<String>, DaemonError> {
-        let (host, xdp, result) = self.end()?;
+        let (host, xdp, result) = self.end(true)?;
         let Err(error) = result else { return Ok(Vec::new()) };
         let mut failures = host.take_down(xdp);
         failures.push(error.to_string());
@@ -197,7 +205,8 @@ impl Running {
         let place =
             Place::take(&options.runtime_dir, &options.state_dir, cluster, node_name).map_err(failed)?;
         let own_addresses = prepared.own_addresses();
-        let Prepared { config, node: name, keys, seed, cluster_links, heartbeats, .. } = prepared;
+        let Prepared { config, node: name, keys, seed, cluster_links, heartbeats, state_links, .. } =
+            prepared;
         let speakers: Vec<OwnedFd> = heartbeats.iter().filter_map(|link| link.speaker().ok()).collect();
         let recording = match &options.record {
             Some(path) => {
@@ -268,6 +277,10 @@ impl Running {
         node.leave_memos();
         let mut fitness = Fitness::new(cluster_links.len());
         fitness.set_checks(&checks);
+        let incarnation = node.machine().me().incarnation;
+        let sync = sharing::start(&config, &keys, &name, incarnation, seed, state_links)?;
+        let sharing = sync.as_ref().map(|thread| Sharing::new(thread, household.restarts > 0));
+        fitness.set_connections(sharing.as_ref().is_none_or(Sharing::is_known));
         // Before the first pulse: nothing must be given to a node of which nobody knows whether it can serve.
         node.handle_command(begin, Command::Healthy(fitness.healthy()));
         let (notice_sender, notices) = mpsc::channel(QUEUE_MAX);
@@ -288,7 +301,7 @@ impl Running {
             notices: notice_sender,
             tie: tie.clone(),
             household: household.to_bytes(),
-            sync: None,
+            sync: sync.as_ref().map(|thread| thread.door().clone()),
         };
         // If there is no thread to be had, the pins stay, silent, for the next start to take over.
         let pulse = pulse::start(parts, move || {
@@ -324,6 +337,7 @@ impl Running {
             checks,
             announced: household.restarts > 0,
             keeper: Keeper::default(),
+            sharing,
             guard,
             refused: 0,
             refused_told: None,
@@ -346,7 +360,7 @@ impl Running {
             tracing::warn!("{warning}");
         }
         let ears = Ears { control, web, notices, world, ended };
-        Ok(Running { daemon, ears, hold: Hold { responder, monitor, pulse, host } })
+        Ok(Running { daemon, ears, hold: Hold { responder, monitor, pulse, sync, host } })
     }
 }
 
@@ -411,6 +425,8 @@ struct Daemon {
     fitness_told: (bool, bool),
     announced: bool,
     keeper: Keeper,
+    /// Of a router that shares its connections.
+    sharing: Option<Sharing>,
     guard: Option<nat::Guard>,
     /// Connections that found no port: so far, and when how many of them were told of.
     refused: u64,
@@ -474,6 +490,7 @@ impl Daemon {
                         Some(notice) = notices.recv() => self.hear(notice),
                         _ = guard.tick(), if self.guard.is_some() => self.look_after_table().await,
                         _ = look.tick(), if self.keeper.is_watching() => self.look_for_connections().await,
+                        () = sharing_changed(&mut self.sharing) => self.look_at_sharing(),
                         Some(event) = world.recv() => {
                             if let Err(gone) = self.watch(event) {
                                 outcome = Err(gone);
@@ -605,6 +622,7 @@ impl Daemon {
             }
             Notice::Incarnation(incarnation, farewells) => {
                 self.will.farewells = farewells;
+                self.sharing.iter().for_each(|sharing| sharing.set_incarnation(incarnation));
                 leave_will(&self.tie, &self.will, &self.speakers);
                 if let Err(error) = self.place.store_incarnation(incarnation) {
                     tracing::warn!(%error, "the number of this run is not stored");
@@ -673,6 +691,18 @@ impl Daemon {
             self.history.borrow_mut().push(EventKind::PortsExhausted, None, reason);
             self.refused_told = Some((Instant::now(), found.refused));
         }
+    }
+
+    /// What there is to know of shared connections.
+    fn look_at_sharing(&mut self) {
+        let Some(sharing) = &mut self.sharing else { return };
+        for (kind, reason) in sharing.look() {
+            tracing::warn!("{reason}");
+            self.history.borrow_mut().push(kind, None, reason);
+        }
+        // A router takes no share before it knows the connections that come with it.
+        self.fitness.set_connections(sharing.is_known());
+        self.tell_fitness();
     }
 
     /// Tells the neighbours of the cluster's MAC when this node first serves: something else may have had the address
@@ -813,6 +843,7 @@ impl Daemon {
                 addresses: nat.addresses.iter().map(ToString::to_string).collect(),
                 refused: self.refused,
             }),
+            sync: self.sharing.as_ref().map(Sharing::report),
             restarts: self.household.restarts,
             history,
         }
@@ -851,6 +882,13 @@ impl Daemon {
                 unreachable!("orders are carried out beside the daemon's other work")
             }
         }
+    }
+}
+
+async fn sharing_changed(sharing: &mut Option<Sharing>) {
+    match sharing {
+        Some(sharing) => sharing.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -23,6 +23,7 @@ pub mod pulse;
 pub mod realtime;
 pub mod recording;
 pub mod router;
+pub mod sharing;
 pub mod snapshot;
 pub mod statistics;
 pub mod store;

@@ -18,7 +18,7 @@ use crate::host_setup::{ClusterLink, HostSetup, SetupError};
 use crate::legacy::Household;
 use crate::options::Options;
 use crate::privilege;
-use crate::router;
+use crate::{router, sharing};
 
 /// A configuration that this host can follow, and what was opened for it. Dropped, it has never been.
 pub struct Prepared {
@@ -36,6 +36,8 @@ pub struct Prepared {
     pub heartbeat_links: Vec<Link>,
     /// A socket on each of them.
     pub heartbeats: Vec<Heartbeat>,
+    /// The sockets by which routers tell each other of their connections; none if they do not.
+    pub state_links: Vec<Heartbeat>,
 }
 
 impl Prepared {
@@ -53,8 +55,9 @@ impl Prepared {
         let heartbeat_links = find_heartbeat_links(&config)?;
         privilege::check().map_err(failed)?;
         let heartbeats = open_heartbeats(&config)?;
+        let state_links = sharing::open_links(&config)?;
         let seed = keys.sealing().flow_hash_seed();
-        Ok(Prepared { config, node, keys, seed, cluster_links, heartbeat_links, heartbeats })
+        Ok(Prepared { config, node, keys, seed, cluster_links, heartbeat_links, heartbeats, state_links })
     }
 
     /// What the protocol is told of all this.
@@ -115,9 +118,6 @@ pub(crate) fn refuse_what_is_not_there_yet(config: &Config) -> Result<(), Config
     let refuse = |place: &str, what: &str| {
         Err(config.refuse(place, format!("this version has no {what} yet"), advice))
     };
-    if config.sync.enabled {
-        return refuse("sync.enabled", "sharing of connection state");
-    }
     if config.hooks.on_change.is_some() {
         return refuse("hooks.on_change", "hooks");
     }

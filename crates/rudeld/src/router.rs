@@ -2,9 +2,8 @@
 //! kernel settings a router needs, and where a flow comes in.
 //!
 //! Nothing here depends on who owns which bucket: addresses, settings and rules are the same on every node and stay as
-//! they are when buckets move. Whoever wants to hand connection state along with a bucket finds its bucket by
-//! [`Router::bucket_of`], and its moves in what the pulse thread tells (`Notice::Owners`, `Event::Gained`); the place
-//! where entries must be before packets is the pulse thread's write of the table (`pulse.rs`).
+//! they are when buckets move. Connection state moves along with them (`sync`), and finds a connection's bucket by
+//! [`Router::bucket_of`].
 
 use std::net::IpAddr;
 
@@ -95,6 +94,10 @@ pub fn requirements(config: &Config) -> Result<Vec<Requirement>, NotASysctl> {
     if !all.is_empty() {
         all.push(set(Sysctl::ipv4_conf("all", "send_redirects")?, "0"));
     }
+    if config.sync.enabled {
+        // Else connections that began while nobody listened would end without a word (nf_conntrack-sysctl).
+        all.push(set(Sysctl::try_from("net/netfilter/nf_conntrack_events".to_owned())?, "1"));
+    }
     if interfaces().flat_map(|interface| &interface.addresses).any(|cidr| cidr.address().is_ipv6()) {
         all.push(set(Sysctl::ipv6_conf("all", "forwarding")?, "1"));
     }
@@ -131,33 +134,38 @@ pub fn remarks(config: &Config) -> Vec<String> {
 
 /// A router cluster's view of flows.
 #[derive(Clone, Debug)]
-pub struct Router<'a> {
-    config: &'a Config,
+pub struct Router {
+    /// The router interfaces, each with the networks behind it if it is an inside one.
+    interfaces: Vec<(Interface, Vec<Cidr>)>,
     border: Border,
 }
 
-impl<'a> Router<'a> {
+impl Router {
     /// None if the cluster is no router.
-    pub fn new(config: &'a Config) -> Option<Self> {
-        config.is_router().then(|| Router { config, border: border(config) })
+    pub fn new(config: &Config) -> Option<Self> {
+        let routers = config.interfaces.iter().filter(|interface| interface.side.is_router());
+        let interfaces = routers.map(|interface| (interface.clone(), interface.inside_networks())).collect();
+        config.is_router().then(|| Router { interfaces, border: border(config) })
+    }
+
+    fn of(&self, side: Side) -> impl Iterator<Item = &Interface> {
+        self.interfaces.iter().map(|(interface, _)| interface).filter(move |one| one.side == side)
     }
 
     /// The router interface that a packet of this direction comes in on; none if its addresses do not tell.
-    pub fn entrance(&self, flow: &Flow) -> Option<&'a Interface> {
-        let of = |side: Side| self.config.interfaces.iter().filter(move |interface| interface.side == side);
+    pub fn entrance(&self, flow: &Flow) -> Option<&Interface> {
         let behind = |address: IpAddr| {
-            of(Side::Inside)
-                .find(|interface| interface.inside_networks().iter().any(|network| network.contains(address)))
+            let mut all = self.interfaces.iter();
+            all.find(|(_, networks)| networks.iter().any(|network| network.contains(address)))
         };
         let is_ours = self.border.own.contains(&flow.dst) || self.border.translated.contains(&flow.dst);
         let is_translated =
             |address: IpAddr| self.border.sources.iter().any(|network| network.contains(address));
         let outside = || {
-            let linked = of(Side::Outside)
-                .find(|interface| interface.addresses.iter().any(|cidr| cidr.contains(flow.src)));
-            linked.or_else(|| of(Side::Outside).next())
+            let linked = |one: &&Interface| one.addresses.iter().any(|cidr| cidr.contains(flow.src));
+            self.of(Side::Outside).find(linked).or_else(|| self.of(Side::Outside).next())
         };
-        if let Some(interface) = behind(flow.src) {
+        if let Some((interface, _)) = behind(flow.src) {
             return Some(interface);
         }
         if is_ours || behind(flow.dst).is_some() {
@@ -165,7 +173,7 @@ impl<'a> Router<'a> {
         }
         // [nat] may name more of the inside than the interfaces do.
         match (is_translated(flow.src), is_translated(flow.dst)) {
-            (true, _) => of(Side::Inside).next(),
+            (true, _) => self.of(Side::Inside).next(),
             (false, true) => outside(),
             (false, false) => None,
         }
@@ -189,8 +197,7 @@ impl<'a> Router<'a> {
 
     /// The hash that both sides have.
     pub fn hash(&self) -> HashMode {
-        let mut routers = self.config.interfaces.iter().filter(|interface| interface.side.is_router());
-        routers.next().map_or(HashMode::SourceIp, |interface| interface.hash)
+        self.interfaces.first().map_or(HashMode::SourceIp, |(interface, _)| interface.hash)
     }
 
     /// What its filters know.

@@ -39,6 +39,8 @@ pub struct Context<'a> {
     pub unfit: Option<String>,
     /// Address translation, if there is any.
     pub nat: Option<api::Nat>,
+    /// Shared connections, if they are shared.
+    pub sync: Option<api::Sync>,
     /// What happened.
     pub history: &'a History,
 }
@@ -103,6 +105,7 @@ pub fn snapshot(context: &Context<'_>, report: &Report) -> Snapshot {
             lateness_max_us: report.counts.lateness_max_ns / 1_000,
         }),
         nat: context.nat.clone(),
+        sync: context.sync.clone(),
         why_last_change: context.history.last_change().cloned(),
     }
 }
@@ -272,13 +275,17 @@ fn place(context: &Context<'_>, interface: &Interface, flow: FlowSpec) -> (Strin
 /// The interface that a flow's packets come in on, and the flow as it comes in.
 fn entrance_of(config: &Config, flow: FlowSpec) -> Result<(&Interface, FlowSpec), Failure> {
     if let Some(router) = Router::new(config) {
-        let found = router.entrance(&key_flow(flow)).map(|interface| (interface, flow));
-        return found.or_else(|| interface_of(config, flow)).ok_or_else(|| {
-            Failure::new(
-                format!("neither {} nor {} is known to be inside", flow.source, flow.destination),
-                "name the network that one of them lies in: `networks` of an inside interface",
-            )
-        });
+        let entrance = router.entrance(&key_flow(flow)).map(|found| &found.name);
+        let mut all = config.interfaces.iter();
+        let found = entrance.and_then(|name| all.find(|interface| interface.name == *name));
+        return found.map(|interface| (interface, flow)).or_else(|| interface_of(config, flow)).ok_or_else(
+            || {
+                Failure::new(
+                    format!("neither {} nor {} is known to be inside", flow.source, flow.destination),
+                    "name the network that one of them lies in: `networks` of an inside interface",
+                )
+            },
+        );
     }
     interface_of(config, flow).ok_or_else(|| {
         let addresses: Vec<String> = config

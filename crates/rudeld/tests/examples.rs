@@ -11,7 +11,7 @@ use std::process::Command;
 use rudel_api::config::{Config, KEYS, TABLES};
 
 /// Keys and tables that this version reads and then refuses, since it does not act on them.
-const REFUSED_TABLES: [&str; 2] = ["sync", "hooks"];
+const REFUSED_TABLES: [&str; 1] = ["hooks"];
 const REFUSED_KEYS: [&str; 1] = ["restart_grace"];
 
 fn repository() -> PathBuf {

@@ -22,17 +22,38 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use netns::{DEADLINE, Netns, eventually, join, skipped};
-use rudel_datapath::HashMode;
+use rudel_api::config::Config;
+use rudel_api::snapshot::Sync as Report;
 use rudel_proto::bucket::BucketSet;
 use rudel_proto::id::{ClusterName, Incarnation, NodeName};
 use rudel_proto::seal::{ClusterKey, Keys};
 use rudel_proto::time::Time;
 use rudeld::clock::monotonic_ns;
 use rudeld::heartbeat::Heartbeat;
-use rudeld::sync::classify::{Networks, Router};
+use rudeld::router::Router;
+use rudeld::sync::classify::Forwarded;
 use rudeld::sync::conntrack::{Dump, Entry, TCP, Tcp, Tuple, UDP, Write, Writer};
 use rudeld::sync::engine::Settings;
-use rudeld::sync::thread::{EVENT_BUFFER_BYTES, Parts, Report, Thread, state_group};
+use rudeld::sync::thread::{EVENT_BUFFER_BYTES, Parts, Thread, state_group};
+
+/// What both routers know of the addresses around them.
+const CONFIG: &str = r#"
+[cluster]
+name = "fw"
+key_file = "/k"
+[[interface]]
+name = "eth0"
+side = "inside"
+addresses = ["10.100.0.1/16", "fd00:100::1/64"]
+[[interface]]
+name = "eth1"
+side = "outside"
+addresses = ["10.88.0.1/24", "10.88.0.200/24", "fd00:88::1/64"]
+[nat]
+address = ["10.88.0.100", "fd00:88::100"]
+inside = ["10.100.0.0/16", "fd00:100::/64"]
+forward = ["tcp 10.88.0.200:8080 to 10.100.0.2:9000"]
+"#;
 
 const GROUP: &str = "239.255.74.40:7440";
 /// Long enough for a busy machine; usually a few milliseconds.
@@ -147,14 +168,12 @@ impl World {
     }
 
     fn router_with(&self, netns: &Netns, name: &str, event_buffer_bytes: usize) -> Node {
-        let mut networks = Networks::default();
-        networks.insert("10.100.0.0".parse().unwrap(), 16, true);
-        networks.insert("fd00:100::".parse().unwrap(), 64, true);
+        let config =
+            Config::parse(CONFIG, "test.toml").unwrap_or_else(|error| panic!("{}", error.render(false)));
         let host = if name == "ra" { "11" } else { "12" };
         let local = ["10.100.0.", "10.88.0.", "fd00:100::", "fd00:88::"]
-            .map(|net| format!("{net}{host}").parse().unwrap())
-            .into();
-        let classify = Box::new(Router { mode: HashMode::SourceIpPort, seed: 12345, networks, local });
+            .map(|net| format!("{net}{host}").parse().unwrap());
+        let classify = Box::new(Forwarded::new(Router::new(&config).unwrap(), 12345, local));
         let thread = netns.enter(|| {
             let links = vec![Heartbeat::open_bulk("eth0", state_group(GROUP.parse().unwrap())).unwrap()];
             Thread::start(Parts {
@@ -463,7 +482,7 @@ fn an_overrun_is_counted_and_nothing_is_missing_afterwards() {
     assert!(a.own(BucketSet::ALL));
     b.wait("ra is known", |report| report.synced && !report.peers.is_empty());
     many_flows(&world, 3000);
-    a.wait("it notices", |report| report.counts.overruns > 0);
+    a.wait("it notices", |report| report.overruns > 0);
     eventually("both tables are alike", || {
         let (there, here) = (forwarded(&world.ra), forwarded(&world.rb));
         if there.len() >= 3000 && there == here {
@@ -483,9 +502,9 @@ fn who_comes_later_is_told_everything_and_who_leaves_takes_it_away() {
     let a = world.router(&world.ra, "ra");
     assert!(a.own(BucketSet::ALL));
     many_flows(&world, 2000);
-    a.wait("it knows its flows", |report| report.counts.flows_own >= 2000);
+    a.wait("it knows its flows", |report| report.flows_own >= 2000);
     let b = world.router(&world.rb, "rb");
-    b.wait("it is told", |report| report.synced && report.counts.flows_foreign >= 2000);
+    b.wait("it is told", |report| report.synced && report.flows_foreign >= 2000);
     assert_eq!(forwarded(&world.ra), forwarded(&world.rb));
     drop(b);
     assert_eq!(forwarded(&world.rb).len(), 0);
@@ -531,20 +550,19 @@ fn a_hundred_thousand_connections_are_transferred_to_a_newcomer() {
     put_connections(&world.ra, COUNT);
     let a = world.router(&world.ra, "ra");
     assert!(a.own(BucketSet::ALL));
-    a.wait("it knows its connections", |report| report.counts.flows_own >= u64::from(COUNT));
+    a.wait("it knows its connections", |report| report.flows_own >= u64::from(COUNT));
     let begin = Instant::now();
     let b = world.router(&world.rb, "rb");
-    let report =
-        b.wait("it is told", |report| report.synced && report.counts.flows_foreign >= u64::from(COUNT));
+    let report = b.wait("it is told", |report| report.synced && report.flows_foreign >= u64::from(COUNT));
     let took = begin.elapsed();
     let owner = a.report();
     println!(
         "{COUNT} connections in {took:?}; processor time {:?} there, {:?} here; {} datagrams",
         Duration::from_nanos(owner.cpu_ns),
         Duration::from_nanos(report.cpu_ns),
-        owner.counts.messages_sent
+        owner.messages_sent
     );
-    assert_eq!(report.counts.write_errors, 0);
+    assert_eq!(report.write_errors, 0);
     assert!(forwarded(&world.ra) == forwarded(&world.rb), "the tables differ");
     // A takeover touches them all.
     let begin = monotonic_ns();
@@ -710,7 +728,7 @@ fn processor_time_per_connection_is_at_most_a_quarter_of_conntrackds() {
                 let after = (a.report(), b.report());
                 println!(
                     "  told {} of {COUNT}, in {} datagrams; overruns {}",
-                    after.0.counts.records_sent, after.0.counts.messages_sent, after.0.counts.overruns
+                    after.0.records_sent, after.0.messages_sent, after.0.overruns
                 );
                 (
                     Duration::from_nanos(after.0.cpu_ns - before.0.cpu_ns),

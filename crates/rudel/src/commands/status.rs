@@ -112,6 +112,21 @@ fn headline(snapshot: &Snapshot, troubles: &[String], now: Timestamp, width: usi
         wrap(&line, width).iter().for_each(|line| out.push_str(&format!("{line}\n")));
     }
 
+    if let Some(sync) = &snapshot.sync {
+        let mut line = format!(
+            "shares connections: {} of its own, {} of others",
+            count(sync.flows_own),
+            count(sync.flows_foreign)
+        );
+        if !sync.synced {
+            line.push_str(", not all known yet");
+        }
+        if sync.write_errors > 0 {
+            line.push_str(&format!("; the kernel refused {}", count(sync.write_errors)));
+        }
+        wrap(&line, width).iter().for_each(|line| out.push_str(&format!("{line}\n")));
+    }
+
     if let Some(event) = &snapshot.why_last_change {
         let text = format!("last change {}: {}", ago(event.at.age_at(now)), sentence(event));
         wrap(&text, width).iter().for_each(|line| out.push_str(&format!("{line}\n")));
@@ -306,6 +321,25 @@ mod tests {
         let text = plain(&snapshot, 80);
         assert!(text.contains("\n    keeps 1 connection in 1 bucket\n"), "{text}");
         assert!(text.contains("\n    1 connection was cut off by the drain time-out\n"), "{text}");
+    }
+
+    #[test]
+    fn shared_connections_are_told() {
+        let mut snapshot = fixture();
+        let mut sync = rudel_api::snapshot::Sync { flows_own: 12, flows_foreign: 34, ..Default::default() };
+        snapshot.sync = Some(sync.clone());
+        let text = plain(&snapshot, 80);
+        assert!(
+            text.contains("\nshares connections: 12 of its own, 34 of others, not all known yet\n"),
+            "{text}"
+        );
+        (sync.synced, sync.write_errors) = (true, 3);
+        snapshot.sync = Some(sync);
+        let text = plain(&snapshot, 80);
+        assert!(
+            text.contains("\nshares connections: 12 of its own, 34 of others; the kernel refused 3\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -11,6 +11,8 @@ enum Cause {
     Carrier(String),
     /// A health check, by its place in the configuration.
     Check(usize),
+    /// The connections of the other routers are not known yet.
+    Connections,
 }
 
 /// Whether this node can serve, and every reason why not.
@@ -38,6 +40,12 @@ impl Fitness {
         for (index, wrong) in checks.wrong().enumerate() {
             self.set(Cause::Check(index), wrong);
         }
+    }
+
+    /// Whether this router knows the connections of the others, so that it can take over what they give.
+    pub fn set_connections(&mut self, known: bool) {
+        let wrong = (!known).then(|| "the connections of the other routers are not known yet".to_owned());
+        self.set(Cause::Connections, wrong);
     }
 
     fn set(&mut self, cause: Cause, wrong: Option<String>) {

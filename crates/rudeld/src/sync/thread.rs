@@ -19,16 +19,17 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rudel_api::snapshot::{Sync as Report, SyncPeer};
 use rudel_proto::bucket::BucketSet;
 use rudel_proto::id::{ClusterName, Incarnation, NodeName};
 use rudel_proto::seal::{DATAGRAM_LEN_MAX, Keys};
 use rudel_proto::time::Time;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use serde::Serialize;
+use tokio::sync::watch;
 
 use super::classify::Classify;
 use super::conntrack::{DUMP_CHUNKS_PER_TURN, Dump, Heard, Listener, Write, Writer};
-use super::engine::{self, Counts, Engine, Output, Settings};
+use super::engine::{self, Engine, Output, Settings};
 use crate::clock::monotonic_ns;
 use crate::heartbeat::Heartbeat;
 
@@ -38,8 +39,10 @@ pub const EVENT_BUFFER_BYTES: usize = 8 << 20;
 const EVENTS_PER_TURN: usize = 10_000;
 /// Datagrams of one link that are handled in one turn.
 const DATAGRAMS_PER_TURN: usize = 500;
-/// Requests that may wait.
-const REQUESTS_MAX: usize = 16;
+/// Requests that may wait: two for each view, and the thread is never away for as long as so many take.
+const REQUESTS_MAX: usize = 1024;
+/// How often what is known is told to the rest of the daemon.
+const REPORT_EVERY: Duration = Duration::from_millis(250);
 
 /// The group in which connection state is told: that of the heartbeat, one port higher (below the highest port: lower), so
 /// that the bulk waits in other buffers than the pulses.
@@ -68,40 +71,28 @@ pub struct Parts {
     pub event_buffer_bytes: usize,
 }
 
-/// What the sync thread knows at one instant.
-#[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    /// What was counted, and what is there.
-    #[serde(flatten)]
-    pub counts: Counts,
-    /// Datagrams that were not let in.
-    pub rejected: u64,
-    /// Datagrams that a link could not take; they are repeated if somebody misses them.
-    pub send_errors: u64,
-    /// Processor time of the thread.
-    pub cpu_ns: u64,
-    /// Whether all that the others own is known here.
-    pub synced: bool,
-    /// The other routers.
-    pub peers: Vec<PeerReport>,
-}
-
-/// Another router, as the sync thread sees it.
-#[derive(Clone, Debug, Serialize)]
-pub struct PeerReport {
-    /// Its name.
-    pub name: String,
-    /// Whether it is known to be alive and no recording.
-    pub proven: bool,
-    /// Whether all of its connections are known here.
-    pub whole: bool,
-}
-
 enum Request {
     Own(BucketSet, Duration, SyncSender<()>),
     Classify(Box<dyn Classify>),
+    Incarnation(Incarnation),
     Report(SyncSender<Report>),
-    Stop,
+    Stop(Farewell),
+}
+
+/// What becomes of the other nodes' connections in this node's kernel when the thread ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Farewell {
+    /// They are removed: this node is no router any more.
+    Forget,
+    /// They stay: a successor goes on with them.
+    Leave,
+}
+
+/// How long moves of buckets have waited.
+#[derive(Debug, Default)]
+struct Moves {
+    late: AtomicU64,
+    max_ns: AtomicU64,
 }
 
 /// How the rest of the daemon reaches the thread.
@@ -110,6 +101,7 @@ pub struct Door {
     queue: SyncSender<Request>,
     wake: Arc<OwnedFd>,
     lease: Arc<AtomicU64>,
+    moves: Arc<Moves>,
 }
 
 impl Door {
@@ -119,8 +111,19 @@ impl Door {
     /// long enough.
     pub fn own(&self, owned: BucketSet, patience: Duration) -> bool {
         let (done, is_done) = sync_channel(1);
+        let begin = now();
         // Half of it for what may be missing, half for the work.
-        self.send(Request::Own(owned, patience / 2, done)) && is_done.recv_timeout(patience).is_ok()
+        let in_time =
+            self.send(Request::Own(owned, patience / 2, done)) && is_done.recv_timeout(patience).is_ok();
+        let waited_ns = u64::try_from(now().since(begin).as_nanos()).unwrap_or(u64::MAX);
+        self.moves.max_ns.fetch_max(waited_ns, Ordering::Relaxed);
+        self.moves.late.fetch_add(u64::from(!in_time), Ordering::Relaxed);
+        in_time
+    }
+
+    /// This run of the node has another number from now on.
+    pub fn incarnation(&self, incarnation: Incarnation) -> bool {
+        self.send(Request::Incarnation(incarnation))
     }
 
     /// The node may pass packets, and so speak for what it owns, until then.
@@ -151,9 +154,10 @@ impl Door {
     }
 }
 
-/// A running sync thread; ends it when dropped.
+/// A running sync thread; ends it when dropped, and removes the other nodes' connections from this node's kernel then.
 pub struct Thread {
     door: Door,
+    reports: watch::Receiver<Report>,
     handle: Option<JoinHandle<()>>,
 }
 
@@ -166,7 +170,9 @@ impl Thread {
         let (queue, requests) = sync_channel(REQUESTS_MAX);
         let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
         let lease = Arc::new(AtomicU64::new(0));
-        let door = Door { queue, wake: wake.clone(), lease: lease.clone() };
+        let moves = Arc::new(Moves::default());
+        let door = Door { queue, wake: wake.clone(), lease: lease.clone(), moves: moves.clone() };
+        let (told, reports) = watch::channel(Report::default());
         // Listening before the first dump, so that nothing happens unheard in between.
         let listener = Listener::open(parts.event_buffer_bytes)?;
         let writer = Writer::open()?;
@@ -189,34 +195,49 @@ impl Thread {
             requests,
             wake,
             lease,
+            moves,
+            told,
+            tell_at: Time::ZERO,
             look_at: Time::ZERO,
             rejected: 0,
             send_errors: 0,
-            stopped: false,
+            stopped: None,
         };
         let handle = std::thread::Builder::new().name("sync".into()).spawn(move || turn.run())?;
-        Ok(Thread { door, handle: Some(handle) })
+        Ok(Thread { door, reports, handle: Some(handle) })
     }
 
     /// How to reach it.
     pub fn door(&self) -> &Door {
         &self.door
     }
+
+    /// What it knows, anew some times a second.
+    pub fn reports(&self) -> watch::Receiver<Report> {
+        self.reports.clone()
+    }
+
+    /// Ends the thread, and leaves all connections in this node's kernel to a successor.
+    pub fn leave_standing(mut self) {
+        self.end(Farewell::Leave);
+    }
+
+    fn end(&mut self, farewell: Farewell) {
+        let Some(handle) = self.handle.take() else {
+            return;
+        };
+        while !self.door.send(Request::Stop(farewell)) && !handle.is_finished() {
+            std::thread::yield_now();
+        }
+        if handle.join().is_err() {
+            tracing::error!("the sync thread has panicked; see the log");
+        }
+    }
 }
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        while !self.door.send(Request::Stop) {
-            if self.handle.as_ref().is_none_or(JoinHandle::is_finished) {
-                break;
-            }
-            std::thread::yield_now();
-        }
-        if let Some(handle) = self.handle.take()
-            && handle.join().is_err()
-        {
-            tracing::error!("the sync thread has panicked; see the log");
-        }
+        self.end(Farewell::Forget);
     }
 }
 
@@ -230,18 +251,21 @@ struct Turn {
     requests: Receiver<Request>,
     wake: Arc<OwnedFd>,
     lease: Arc<AtomicU64>,
+    moves: Arc<Moves>,
+    told: watch::Sender<Report>,
+    tell_at: Time,
     /// The sockets are left alone until then.
     look_at: Time,
     rejected: u64,
     send_errors: u64,
-    stopped: bool,
+    stopped: Option<Farewell>,
 }
 
 impl Turn {
     fn run(mut self) {
         let mut timeout = self.carry_out();
-        while !self.stopped {
-            self.wait(timeout);
+        while self.stopped.is_none() {
+            self.wait(timeout.min(self.tell_at));
             let now = now();
             if now >= self.look_at && self.look(now, EVENTS_PER_TURN) {
                 self.look_at = now + self.batch;
@@ -254,9 +278,15 @@ impl Turn {
                 self.engine.handle_timeout(now);
             }
             timeout = self.carry_out();
+            if now >= self.tell_at {
+                self.tell_at = now + REPORT_EVERY;
+                self.told.send_replace(self.report());
+            }
         }
-        self.engine.forget_replicas();
-        self.carry_out();
+        if self.stopped == Some(Farewell::Forget) {
+            self.engine.forget_replicas();
+            self.carry_out();
+        }
     }
 
     fn wait(&self, timeout: Time) {
@@ -377,7 +407,8 @@ impl Turn {
                 Request::Report(answer) => {
                     let _ = answer.try_send(self.report());
                 }
-                Request::Stop => self.stopped = true,
+                Request::Incarnation(incarnation) => self.engine.handle_incarnation(now(), incarnation),
+                Request::Stop(farewell) => self.stopped = Some(farewell),
             }
         }
     }
@@ -448,18 +479,36 @@ impl Turn {
     }
 
     fn report(&self) -> Report {
+        let (now, counts) = (now(), self.engine.counts());
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let peers = self.engine.peers(now);
         Report {
-            counts: self.engine.counts(),
+            flows_own: counts.flows_own,
+            flows_foreign: counts.flows_foreign,
+            events: counts.events,
+            messages_sent: counts.messages_sent,
+            messages_received: counts.messages_received,
+            records_sent: counts.records_sent,
+            records_received: counts.records_received,
+            overruns: counts.overruns,
+            dumps: counts.dumps,
+            asked: counts.asked,
+            repeated: counts.repeated,
+            gaps_skipped: counts.gaps_skipped,
+            transfers_sent: counts.transfers_sent,
+            transfers_received: counts.transfers_received,
+            disbelieved: counts.disbelieved,
+            swept: counts.swept,
+            write_errors: counts.write_errors,
             rejected: self.rejected,
             send_errors: self.send_errors,
+            late_moves: self.moves.late.load(Ordering::Relaxed),
+            move_max_us: self.moves.max_ns.load(Ordering::Relaxed) / 1_000,
+            lag_us: micros(self.engine.lag(now)),
             cpu_ns: cpu.tv_sec.unsigned_abs() * 1_000_000_000 + cpu.tv_nsec.unsigned_abs(),
-            synced: self.engine.is_synced(now()),
-            peers: self
-                .engine
-                .peers(now())
-                .map(|(name, proven, whole)| PeerReport { name: name.into(), proven, whole })
-                .collect(),
+            synced: self.engine.is_synced(now),
+            peers: peers.map(|(name, proven, whole)| SyncPeer { name: name.into(), proven, whole }).collect(),
         }
     }
 }

@@ -11,7 +11,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
-use rudel_api::snapshot::NodeState;
+use rudel_api::snapshot::{NodeState, Sync};
 use rudel_datapath::Verdict;
 
 use super::Look;
@@ -275,6 +275,93 @@ impl Collector for Scrape {
             ("rudel_health_up", None),
             "1 while a health check of this node is good, rise and fall considered.",
             snapshot.health.iter().map(|check| (vec![("check", check.name.as_str())], truth(check.ok))),
-        )
+        )?;
+        match &snapshot.sync {
+            Some(sync) => shared_connections(&mut w, sync),
+            None => Ok(()),
+        }
     }
+}
+
+/// Of routers that share their connections.
+fn shared_connections(w: &mut Writer<'_>, sync: &Sync) -> fmt::Result {
+    w.gauges(
+        ("rudel_sync_flows", None),
+        "Connections known here: those of this node's own buckets, and those of other nodes' buckets.",
+        [("self", sync.flows_own), ("others", sync.flows_foreign)]
+            .map(|(owner, count)| (vec![("owner", owner)], count as f64)),
+    )?;
+    w.gauge(
+        "rudel_sync_complete",
+        "1 while all connections of all other routers are known here.",
+        f64::from(u8::from(sync.synced)),
+    )?;
+    w.seconds(
+        "rudel_sync_lag",
+        "For how long the oldest connection that should have been told by now has been waiting.",
+        sync.lag_us as f64 / 1e6,
+    )?;
+    w.seconds(
+        "rudel_sync_move_wait",
+        "The longest time that a move of buckets has waited for their connections.",
+        sync.move_max_us as f64 / 1e6,
+    )?;
+    for (name, help, sent, received) in [
+        (
+            "rudel_sync_messages",
+            "Datagrams about connections: sent (repeated ones included), and received and let in.",
+            sync.messages_sent,
+            sync.messages_received,
+        ),
+        (
+            "rudel_sync_records",
+            "Connections told and heard of, repetitions included.",
+            sync.records_sent,
+            sync.records_received,
+        ),
+        (
+            "rudel_sync_transfers",
+            "Whole transfers of all connections of a node.",
+            sync.transfers_sent,
+            sync.transfers_received,
+        ),
+    ] {
+        let both = [("sent", sent), ("received", received)]
+            .map(|(direction, count)| (vec![("direction", direction)], count));
+        w.counters((name, None), help, both)?;
+    }
+    w.counters(
+        ("rudel_sync_lost", None),
+        "Datagrams about connections that did not come: asked for again, repeated for others, and given up, each of \
+         which is healed by a whole transfer.",
+        [("asked", sync.asked), ("repeated", sync.repeated), ("given_up", sync.gaps_skipped)]
+            .map(|(what, count)| (vec![("what", what)], count)),
+    )?;
+    for (name, help, count) in [
+        (
+            "rudel_sync_events",
+            "Changes of the kernel's table of connections that were heard of.",
+            sync.events,
+        ),
+        (
+            "rudel_sync_overruns",
+            "How often the kernel had more such changes than room; each time its whole table was read anew.",
+            sync.overruns,
+        ),
+        ("rudel_sync_refused", "Connections of other nodes that the kernel did not take.", sync.write_errors),
+        (
+            "rudel_sync_late_moves",
+            "Moves of buckets that did not wait until all of their connections had moved.",
+            sync.late_moves,
+        ),
+        ("rudel_sync_rejected", "Datagrams about connections that were not let in.", sync.rejected),
+        (
+            "rudel_sync_send_errors",
+            "Datagrams about connections that a link could not take.",
+            sync.send_errors,
+        ),
+    ] {
+        w.counters((name, None), help, [(vec![], count)])?;
+    }
+    Ok(())
 }

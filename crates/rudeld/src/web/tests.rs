@@ -21,7 +21,9 @@ fn look() -> Look {
         "interfaces": [{"name": "eth0", "side": "service", "mac": "03:bf:c0:00:02:0a", "mode": "native", "addresses": ["192.0.2.10"],
             "packets": {"seen": 3, "passed": 1, "ignored": 2, "fenced": 0, "malformed": 0}, "deaf": false}],
         "health": [{"name": "web", "ok": false, "since": "2026-01-01T00:00:00Z", "last_error": "</script><b>HTTP 500"}],
-        "events": []
+        "events": [],
+        "sync": {"flows_own": 7, "flows_foreign": 9, "messages_sent": 5, "lag_us": 1500, "gaps_skipped": 2, "synced": true,
+            "peers": [{"name": "n2", "proven": true, "whole": true}]}
     });
     let mut counts = Counts { sent: 20, received: 40, ..Counts::default() };
     counts.rejected.insert("forged", 3);
@@ -118,14 +120,25 @@ fn metrics_have_the_promised_names_with_their_types_and_help() {
         "rudel_takeover_seconds_sum 0.0015",
         "rudel_health_up{check=\"web\"} 0.0",
         "rudel_troubles 3.0",
+        "rudel_sync_flows{owner=\"self\"} 7.0",
+        "rudel_sync_flows{owner=\"others\"} 9.0",
+        "rudel_sync_complete 1.0",
+        "rudel_sync_lag_seconds 0.0015",
+        "rudel_sync_messages_total{direction=\"sent\"} 5",
+        "rudel_sync_messages_total{direction=\"received\"} 0",
+        "rudel_sync_lost_total{what=\"given_up\"} 2",
+        "rudel_sync_overruns_total 0",
         "# EOF",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
     // What has no source yet is not there, rather than 0.
-    for absent in ["rudel_deaf", "rudel_coverage_ratio", "rudel_sync"] {
+    for absent in ["rudel_deaf", "rudel_coverage_ratio"] {
         assert!(!text.contains(absent), "{absent}");
     }
+    let mut alone = look();
+    alone.snapshot.sync = None;
+    assert!(!metrics::render(Arc::new(alone)).contains("rudel_sync"));
     let types = text.lines().filter(|line| line.starts_with("# TYPE ")).count();
     assert_eq!(text.lines().filter(|line| line.starts_with("# HELP ") && line.ends_with('.')).count(), types);
 }

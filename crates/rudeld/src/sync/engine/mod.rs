@@ -89,7 +89,7 @@ pub enum Output {
 }
 
 /// What was counted since the start, and what is there now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Connections of own buckets that are known.
     pub flows_own: u64,
@@ -249,6 +249,9 @@ pub struct Engine {
     settings: Settings,
     begun: Time,
     me: NodeId,
+    keys: Keys,
+    cluster: ClusterName,
+    name: NodeName,
     sealer: Sealer,
     opener: Opener,
     classify: Box<dyn Classify>,
@@ -271,6 +274,8 @@ pub struct Engine {
     round: u32,
     dump: Option<Dumping>,
     dumps: u32,
+    /// The whole table was read once. Before that, nobody is told that something was all.
+    has_read_all: bool,
     /// The next slow refresh.
     refresh_at: Time,
     outputs: VecDeque<Output>,
@@ -303,6 +308,9 @@ impl Engine {
             settings: parts.settings,
             begun: now,
             me: NodeId::of(parts.cluster, parts.name),
+            keys: parts.keys.clone(),
+            cluster: parts.cluster.clone(),
+            name: parts.name.clone(),
             sealer: Sealer::for_channel(
                 Channel::State,
                 parts.keys,
@@ -326,6 +334,7 @@ impl Engine {
             round: 1,
             dump: None,
             dumps: 0,
+            has_read_all: false,
             refresh_at: now + parts.settings.refresh,
             outputs: VecDeque::new(),
             counts: Counts::default(),
@@ -398,6 +407,7 @@ impl Engine {
             self.ask_for_dump();
             return;
         }
+        self.has_read_all = true;
         for bucket in 0..=u8::MAX {
             let owned = self.owned.contains(bucket);
             let (mut ended, mut absent) = (Vec::new(), Vec::new());
@@ -495,6 +505,12 @@ impl Engine {
         self.lease = until;
     }
 
+    /// This run of the node has another number from now on: others knew a higher one.
+    pub fn handle_incarnation(&mut self, now: Time, incarnation: Incarnation) {
+        self.sealer = Sealer::for_channel(Channel::State, &self.keys, &self.cluster, &self.name, incarnation);
+        self.outbox.begin_anew(now);
+    }
+
     /// Connections are classified anew: routes or addresses have changed.
     pub fn handle_classification(&mut self, classify: Box<dyn Classify>) {
         self.classify = classify;
@@ -544,7 +560,8 @@ impl Engine {
     /// Whether every other router that owns anything and is heard has told all of its connections.
     /// Nobody can know that before everybody has had the time to be heard.
     pub fn is_synced(&self, now: Time) -> bool {
-        now.since(self.begun) >= HEARD_AFTER
+        self.has_read_all
+            && now.since(self.begun) >= HEARD_AFTER
             && self.peers.values().all(|peer| peer.is_synced() || !peer.is_heard(now))
     }
 
@@ -552,6 +569,11 @@ impl Engine {
     pub fn peers(&self, now: Time) -> impl Iterator<Item = (&str, bool, bool)> {
         let heard = self.peers.values().filter(move |peer| peer.is_heard(now));
         heard.map(|peer| (peer.name(), peer.is_proven(), peer.is_synced()))
+    }
+
+    /// How long the oldest connection that is to be told has been waiting beyond its time.
+    pub fn lag(&self, now: Time) -> Duration {
+        self.outbox.oldest_due().map_or(Duration::ZERO, |due| now.since(due))
     }
 
     /// Whether datagrams are missed or awaited that may be under way.
@@ -572,7 +594,8 @@ impl Engine {
     }
 
     fn has_work(&self) -> bool {
-        !self.unsettled.is_empty() || (self.transfer.is_some() && self.may_speak()) || self.outbox.has_work()
+        let may_tell_all = self.transfer.is_some() && self.has_read_all && self.may_speak();
+        !self.unsettled.is_empty() || may_tell_all || self.outbox.has_work()
     }
 
     /// Whether this node's word about what it owns counts. The time of the last batch is old enough a clock: it is

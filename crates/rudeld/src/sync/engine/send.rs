@@ -79,6 +79,20 @@ impl Outbox {
         self.due.front().map_or(self.beat_at, |(due, ..)| self.beat_at.min(*due))
     }
 
+    /// When the first connection that waits should be told; those that are to be told at once have no time.
+    pub(super) fn oldest_due(&self) -> Option<Time> {
+        self.due.iter().map(|(due, ..)| *due).find(|due| *due > Time::ZERO)
+    }
+
+    /// Numbers of another run, of which the others know nothing yet.
+    pub(super) fn begin_anew(&mut self, now: Time) {
+        let first = now.as_nanos().max(self.next);
+        (self.token, self.next) = (first, first);
+        self.kept.clear();
+        self.repeats.clear();
+        self.beat_at = now;
+    }
+
     pub(super) fn has_work(&self) -> bool {
         self.batch_wanted || !self.ends.is_empty() || !self.repeats.is_empty() || !self.words.is_empty()
     }
@@ -276,6 +290,10 @@ impl Engine {
     }
 
     fn transfer_some(&mut self, composer: &mut Composer) {
+        if !self.has_read_all {
+            // What is not named in a transfer, others believe to be gone.
+            return;
+        }
         let Some(mut transfer) = self.transfer.take() else {
             return;
         };

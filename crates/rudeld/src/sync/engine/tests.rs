@@ -25,6 +25,8 @@ struct Machine {
     /// Events reach the daemon; else they are lost.
     hears: bool,
     up: bool,
+    /// A dump that was asked for takes its time.
+    reads_slowly: bool,
 }
 
 struct World {
@@ -118,7 +120,13 @@ impl World {
         let index = self.machines.len();
         let mut engine = engine(index, 1, self.now);
         engine.handle_lease(self.now + Duration::from_secs(100_000));
-        self.machines.push(Machine { engine, kernel: BTreeMap::new(), hears: true, up: true });
+        self.machines.push(Machine {
+            engine,
+            kernel: BTreeMap::new(),
+            hears: true,
+            up: true,
+            reads_slowly: false,
+        });
         self.carry_out(index);
         index
     }
@@ -159,16 +167,19 @@ impl World {
                 Output::Timeout(_) => return,
                 Output::Send(datagram) => self.multicast(index, datagram),
                 Output::Write(write) => self.write(index, &write),
-                Output::Dump => {
-                    let machine = &mut self.machines[index];
-                    for entry in machine.kernel.values().copied().collect::<Vec<_>>() {
-                        let message = Message { kind: Kind::Updated, cause: 0, entry, has_mark: false };
-                        machine.engine.handle_dumped(self.now, &message);
-                    }
-                    machine.engine.handle_dump_end(true);
-                }
+                Output::Dump if self.machines[index].reads_slowly => {}
+                Output::Dump => self.read_table(index),
             }
         }
+    }
+
+    fn read_table(&mut self, index: usize) {
+        let machine = &mut self.machines[index];
+        for entry in machine.kernel.values().copied().collect::<Vec<_>>() {
+            let message = Message { kind: Kind::Updated, cause: 0, entry, has_mark: false };
+            machine.engine.handle_dumped(self.now, &message);
+        }
+        machine.engine.handle_dump_end(true);
     }
 
     fn multicast(&mut self, from: usize, datagram: Vec<u8>) {
@@ -639,6 +650,54 @@ fn a_node_that_starts_again_is_heard_again() {
             world.machines[0].engine.is_synced(world.now) && world.machines[1].engine.is_synced(world.now)
         );
     }
+    world.assert_alike();
+}
+
+#[test]
+fn who_goes_on_with_a_share_calls_nothing_all_before_it_has_read_its_table() {
+    let mut world = World::new(2);
+    for port in 0..100 {
+        world.packet(0, Kind::New, udp(port));
+    }
+    world.run_ms(200);
+    let mut successor = engine(0, 1, world.now);
+    successor.handle_lease(world.now + Duration::from_secs(100_000));
+    world.machines[0].engine = successor;
+    world.machines[0].reads_slowly = true;
+    world.carry_out(0);
+    world.own(0, buckets(0..=127));
+    // Its peer asks for everything long before that.
+    world.run_ms(3000);
+    assert!(!world.machines[0].engine.is_synced(world.now));
+    for port in 0..100 {
+        assert!(world.has(1, &udp(port).orig), "{port} was believed to be gone");
+    }
+    assert_eq!(world.counts(1).swept, 0);
+    world.packet(0, Kind::Destroyed, udp(5));
+    world.read_table(0);
+    world.run_ms(1000);
+    assert!(!world.has(1, &udp(5).orig));
+    assert!(world.machines[0].engine.is_synced(world.now) && world.machines[1].engine.is_synced(world.now));
+    world.assert_alike();
+}
+
+#[test]
+fn a_run_that_gets_a_higher_number_is_believed_again() {
+    let mut world = World::new(2);
+    // The second has forgotten how often it has run; the first remembers.
+    let mut forgetful = engine(1, 0, world.now);
+    forgetful.handle_lease(world.now + Duration::from_secs(100_000));
+    world.machines[1].engine = forgetful;
+    world.carry_out(1);
+    world.own(1, buckets(128..=255));
+    world.packet(1, Kind::New, udp(200));
+    world.run_ms(2000);
+    assert!(!world.has(0, &udp(200).orig), "a former run is not believed");
+    world.machines[1].engine.handle_incarnation(world.now, Incarnation(2));
+    world.run_ms(2000);
+    assert!(world.has(0, &udp(200).orig));
+    world.packet(1, Kind::New, udp(201));
+    world.run_ms(200);
     world.assert_alike();
 }
 

@@ -1,0 +1,198 @@
+//! Shared connections in the daemon: what `[sync]` needs of this host, the [sync thread](crate::sync::thread) beside the
+//! pulse thread, and what people are told of it.
+
+use std::time::{Duration, Instant};
+
+use rudel_api::config::{Config, InterfaceName};
+use rudel_api::event::EventKind;
+use rudel_api::snapshot::Sync as Report;
+use rudel_proto::id::{Incarnation, NodeName};
+use rudel_proto::seal::Keys;
+use tokio::sync::watch;
+
+use crate::daemon::{DaemonError, failed};
+use crate::heartbeat::Heartbeat;
+use crate::host::addresses;
+use crate::router::Router;
+use crate::sync::classify::Forwarded;
+use crate::sync::conntrack::Dump;
+use crate::sync::engine::Settings;
+use crate::sync::thread::{Door, EVENT_BUFFER_BYTES, Parts, Thread, state_group};
+
+/// A router takes its share after so long even if it does not know all connections of the others: somebody may have
+/// fallen silent in the middle.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What goes wrong again and again is told once in this time.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// The sockets by which routers tell each other of their connections; none if they do not.
+///
+/// # Errors
+/// This host has no connection tracking that could be shared, or a socket cannot be opened.
+pub fn open_links(config: &Config) -> Result<Vec<Heartbeat>, DaemonError> {
+    if !config.sync.enabled {
+        return Ok(Vec::new());
+    }
+    // A question that nobody waits for: with it the kernel loads what answers, and the settings of it are there.
+    Dump::begin().map_err(|error| {
+        failed(format!(
+            "[sync] needs the kernel's table of connections ({error}): is the module nf_conntrack_netlink installed?"
+        ))
+    })?;
+    let group = state_group(config.heartbeat.group.socket_addr());
+    let open = |name: &InterfaceName| Heartbeat::open_bulk(name.as_str(), group).map_err(failed);
+    config.heartbeat.interfaces.iter().map(open).collect()
+}
+
+/// Starts the sync thread, if connections are shared.
+///
+/// # Errors
+/// What the kernel says.
+pub fn start(
+    config: &Config,
+    keys: &Keys,
+    name: &NodeName,
+    incarnation: Incarnation,
+    seed: u32,
+    links: Vec<Heartbeat>,
+) -> Result<Option<Thread>, DaemonError> {
+    let Some(router) = Router::new(config).filter(|_| config.sync.enabled) else {
+        return Ok(None);
+    };
+    let cannot = |error: std::io::Error| failed(format!("cannot share connections: {error}"));
+    let local = addresses::all().map_err(cannot)?.into_iter().map(|address| address.ip);
+    let thread = Thread::start(Parts {
+        settings: Settings::default(),
+        keys: keys.clone(),
+        cluster: config.cluster.name.clone(),
+        name: name.clone(),
+        incarnation,
+        classify: Box::new(Forwarded::new(router, seed, local)),
+        links,
+        event_buffer_bytes: EVENT_BUFFER_BYTES,
+    });
+    thread.map(Some).map_err(cannot)
+}
+
+/// What the daemon knows of its sync thread.
+pub struct Sharing {
+    door: Door,
+    reports: watch::Receiver<Report>,
+    begun: Instant,
+    known: bool,
+    overruns: Told,
+    gaps: Told,
+    refusals: Told,
+}
+
+/// A count of something that goes wrong, and what people know of it.
+#[derive(Default)]
+struct Told {
+    count: u64,
+    at: Option<Instant>,
+}
+
+impl Told {
+    /// How many there are since people were told last, if it is time to tell them.
+    fn news(&mut self, count: u64, now: Instant) -> Option<u64> {
+        let is_time = self.at.is_none_or(|at| now.duration_since(at) >= TOLD_EVERY);
+        if count <= self.count || !is_time {
+            return None;
+        }
+        self.at = Some(now);
+        Some(count - std::mem::replace(&mut self.count, count))
+    }
+}
+
+impl Sharing {
+    /// Of a thread that has begun. A node that goes on with its share knows what it needs: its kernel has it.
+    pub fn new(thread: &Thread, goes_on: bool) -> Self {
+        Sharing {
+            door: thread.door().clone(),
+            reports: thread.reports(),
+            begun: Instant::now(),
+            known: goes_on,
+            overruns: Told::default(),
+            gaps: Told::default(),
+            refusals: Told::default(),
+        }
+    }
+
+    /// Whether this node knows the connections that would come with a share.
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// What was reported last.
+    pub fn report(&self) -> Report {
+        self.reports.borrow().clone()
+    }
+
+    /// Waits for the next report; for ever if the thread has ended.
+    pub async fn changed(&mut self) {
+        if self.reports.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// This run of the node has another number from now on.
+    pub fn set_incarnation(&self, incarnation: Incarnation) {
+        if !self.door.incarnation(incarnation) {
+            tracing::warn!("the sync thread does not take the number of this run");
+        }
+    }
+
+    /// Looks at the last report; returns what people should know.
+    pub fn look(&mut self) -> Vec<(EventKind, String)> {
+        let (report, now) = (self.report(), Instant::now());
+        let mut news = Vec::new();
+        if !self.known {
+            let waited = now.duration_since(self.begun);
+            self.known = report.synced || waited >= PATIENCE;
+            if self.known && !report.synced {
+                let missing: Vec<&str> =
+                    report.peers.iter().filter(|peer| !peer.whole).map(|peer| peer.name.as_str()).collect();
+                let reason = format!(
+                    "this node takes its share though {} has not told all connections within {} s",
+                    missing.join(", "),
+                    PATIENCE.as_secs()
+                );
+                news.push((EventKind::SyncGap, reason));
+            }
+        }
+        if let Some(count) = self.overruns.news(report.overruns, now) {
+            let reason = format!(
+                "connections changed faster than they could be read ({count} times): the whole table was read anew"
+            );
+            news.push((EventKind::SyncOverrun, reason));
+        }
+        if let Some(count) = self.gaps.news(report.gaps_skipped, now) {
+            let reason = format!(
+                "words of other routers about their connections were lost ({count} times): all were asked for anew"
+            );
+            news.push((EventKind::SyncGap, reason));
+        }
+        if let Some(count) = self.refusals.news(report.write_errors, now) {
+            let reason = format!(
+                "the kernel refused {count} connections of other nodes: nf_conntrack_max must have room for those of all nodes"
+            );
+            news.push((EventKind::SyncRefused, reason));
+        }
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_on_is_told_once_a_minute() {
+        let (mut told, begin) = (Told::default(), Instant::now());
+        assert_eq!(told.news(0, begin), None);
+        assert_eq!(told.news(3, begin), Some(3));
+        assert_eq!(told.news(5, begin + Duration::from_secs(59)), None);
+        assert_eq!(told.news(5, begin + TOLD_EVERY), Some(2));
+        assert_eq!(told.news(5, begin + 2 * TOLD_EVERY), None);
+    }
+}
