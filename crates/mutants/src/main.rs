@@ -6,10 +6,14 @@
 //! so that the list keeps up with the code.
 //!
 //! ```text
-//! rudel-mutants              all of them
-//! rudel-mutants NAME ...     some
-//! rudel-mutants --list       what there is
+//! rudel-mutants               all of them
+//! rudel-mutants NAME ...      some
+//! rudel-mutants --from NAME   that one and those after it
+//! rudel-mutants --list        what there is
 //! ```
+//!
+//! There is one copy with one target directory, so that what a mutation does not touch is built once; of the rules' tests
+//! only the one that is to fail is run.
 
 #![forbid(unsafe_code)]
 
@@ -19,6 +23,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -44,47 +49,65 @@ fn run() -> Result<usize> {
         }
         return Ok(0);
     }
-    let chosen: Vec<&Mutation> =
-        MUTATIONS.iter().filter(|m| wanted.is_empty() || wanted.iter().any(|name| name == m.name)).collect();
-    ensure!(!chosen.is_empty(), "no mutation is named {}; --list shows them", wanted.join(", "));
+    let chosen = choose(&wanted)?;
 
     let source = workspace()?;
+    let begun = Instant::now();
     let copy = Copy::make(&source)?;
-    copy.build()?;
-    ensure!(copy.failing_tests()?.is_empty(), "the tests fail without any mutation: mend that first");
-    println!("{:<9} {:<9} {:<30} rule test; simulation", "rule", "world", "mutation");
+    let built = copy.build()?;
+    for program in [&built.rules, &built.stories] {
+        ensure!(failing_tests(program, "")?.is_empty(), "tests fail without any mutation: mend that first");
+    }
+    println!("{:<9} {:<9} {:>5} {:<30} rule test; simulation", "rule", "world", "s", "mutation");
     let (mut by_rule, mut by_world, mut unseen) = (0, 0, 0);
     for mutation in &chosen {
+        let since = Instant::now();
         copy.restore(mutation)?;
         copy.apply(mutation)?;
-        copy.build().with_context(|| format!("{}: does it still compile?", mutation.name))?;
-        let failing = copy.failing_tests()?;
-        let caught = failing.iter().any(|test| test.rsplit("::").next() == Some(mutation.caught_by));
-        let (world, how) = copy.play(mutation.dies_in)?;
-        copy.restore(mutation)?;
+        let built = copy.build().with_context(|| format!("{}: does it still compile?", mutation.name))?;
+        let is_the_test = |test: &String| test.rsplit("::").next() == Some(mutation.caught_by);
+        let caught = failing_tests(&built.rules, mutation.caught_by)?.iter().any(is_the_test);
+        let (world, how) = built.play(mutation.dies_in)?;
         by_rule += usize::from(caught);
         by_world += usize::from(world == World::Died);
         unseen += usize::from(world == World::Unseen);
         println!(
-            "{:<9} {:<9} {:<30} {} (of {} that failed); {how}",
+            "{:<9} {:<9} {:>5} {:<30} {}; {how}",
             if caught { "caught" } else { "SURVIVED" },
             match world {
                 World::Died => "dead",
                 World::Alive => "SURVIVED",
                 World::Unseen => "unseen",
             },
+            since.elapsed().as_secs(),
             mutation.name,
             mutation.caught_by,
-            failing.len(),
         );
-        for test in failing.iter().filter(|_| !caught) {
-            println!("          but noticed by {test}");
+        for (survived, program) in [(!caught, &built.rules), (world == World::Alive, &built.stories)] {
+            for test in if survived { failing_tests(program, "")? } else { BTreeSet::new() } {
+                println!("          but noticed by {test}");
+            }
         }
+        copy.restore(mutation)?;
     }
     let all = chosen.len();
     println!("\n{by_rule} of {all} caught by the test that names the rule");
     println!("{by_world} of {all} dead in the simulation, {unseen} that no world can show");
+    println!("{} s", begun.elapsed().as_secs());
     Ok(2 * all - by_rule - by_world - unseen)
+}
+
+/// The mutations that the command line asks for.
+fn choose(wanted: &[String]) -> Result<Vec<&'static Mutation>> {
+    let named = |name: &String| {
+        let index = MUTATIONS.iter().position(|mutation| mutation.name == name);
+        index.with_context(|| format!("no mutation is named {name}; --list shows them"))
+    };
+    match wanted {
+        [] => Ok(MUTATIONS.iter().collect()),
+        [option, name] if option == "--from" => Ok(MUTATIONS[named(name)?..].iter().collect()),
+        names => names.iter().map(|name| Ok(&MUTATIONS[named(name)?])).collect(),
+    }
 }
 
 /// What became of a mutation in the simulation.
@@ -152,49 +175,66 @@ impl Copy {
         Ok(())
     }
 
-    /// Builds what is run, and nothing else.
-    fn build(&self) -> Result<()> {
-        let built = self.cargo(&[
-            "test",
-            "-p",
-            "rudel-proto",
-            "-p",
-            "rudel-sim",
-            "--lib",
-            "--test",
-            "stories",
-            "--no-run",
-        ])?;
-        ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        Ok(())
-    }
-
-    fn failing_tests(&self) -> Result<BTreeSet<String>> {
-        let output = self.cargo(&["test", "-p", "rudel-proto", "--lib", "--no-fail-fast"])?;
+    /// Builds what is run, and nothing else: less optimised than elsewhere, since it is built far more often than run.
+    fn build(&self) -> Result<Built> {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.args(["test", "--no-run", "--message-format", "json-render-diagnostics"]);
+        for package in ["rudel-proto", "rudel-sim"] {
+            command.args(["--config", &format!("profile.dev.package.{package}.opt-level=1")]);
+        }
+        command.args(["-p", "rudel-proto", "-p", "rudel-sim", "--lib", "--test", "stories"]);
+        let target = self.root.join("target");
+        // Broken code has warnings.
+        command.current_dir(&self.root).env("CARGO_TARGET_DIR", &target).env("CARGO_NET_OFFLINE", "true");
+        command.env("RUSTFLAGS", "-Awarnings").env("CARGO_PROFILE_DEV_DEBUG", "0");
+        let output = command.output().context("starting cargo")?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8_lossy(&output.stdout);
-        let failing = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED").map(str::to_owned))
-            .collect();
-        Ok(failing)
+        let programs: Vec<(String, PathBuf)> = text.lines().filter_map(program).collect();
+        let named = |wanted: &str| {
+            let found = programs.iter().find(|(name, _)| name == wanted);
+            found.map(|(_, path)| path.clone()).with_context(|| format!("cargo has not built {wanted}"))
+        };
+        Ok(Built {
+            rules: named("rudel_proto")?,
+            stories: named("stories")?,
+            worlds: target.join("debug/rudel-sim"),
+        })
     }
+}
 
+/// The name and the path of a program that cargo says it has built.
+fn program(line: &str) -> Option<(String, PathBuf)> {
+    let said: serde_json::Value = serde_json::from_str(line).ok()?;
+    let path = said.get("executable")?.as_str()?;
+    Some((said.get("target")?.get("name")?.as_str()?.to_owned(), path.into()))
+}
+
+/// Programs of a copy.
+struct Built {
+    /// The protocol's own tests.
+    rules: PathBuf,
+    /// The stories of the simulation.
+    stories: PathBuf,
+    /// The simulation itself.
+    worlds: PathBuf,
+}
+
+impl Built {
     /// Whether the simulation notices, and how.
     fn play(&self, death: Death) -> Result<(World, String)> {
         let world = |dies: bool| if dies { World::Died } else { World::Alive };
         match death {
             Death::Unseen(why) => Ok((World::Unseen, why.into())),
             Death::Story(name) => {
-                let played =
-                    self.cargo(&["test", "-p", "rudel-sim", "--test", "stories", "--", "--exact", name])?;
-                Ok((world(!played.status.success()), name.into()))
+                Ok((world(failing_tests(&self.stories, name)?.contains(name)), name.into()))
             }
             Death::Class(class, seeds, timeouts) => {
                 let (seeds, timeouts) = (seeds.to_string(), timeouts.to_string());
                 let arguments =
                     ["run", "--class", class, "--seed", "0", "--seeds", &seeds, "--timeouts", &timeouts];
-                let played =
-                    self.cargo(&[["run", "-q", "-p", "rudel-sim", "--"].as_slice(), &arguments].concat())?;
+                let played = execute(&self.worlds, &arguments)?;
                 let text = String::from_utf8_lossy(&played.stdout);
                 let found = text.lines().find(|line| line.starts_with("seed=")).unwrap_or("no seed fails");
                 let found: String = found.chars().take(100).collect();
@@ -202,16 +242,21 @@ impl Copy {
             }
         }
     }
+}
 
-    fn cargo(&self, arguments: &[&str]) -> Result<Output> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
-        command.args(arguments).current_dir(&self.root);
-        // Broken code has warnings; a world that panics needs no stack.
-        command.env("CARGO_TARGET_DIR", self.root.join("target")).env("CARGO_NET_OFFLINE", "true");
-        command.env("RUSTFLAGS", "-Awarnings").env("RUST_BACKTRACE", "0");
-        command.output().context("starting cargo")
-    }
+/// Which tests fail of those of a program whose names contain this.
+fn failing_tests(program: &Path, part: &str) -> Result<BTreeSet<String>> {
+    let output = execute(program, &[part])?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let failed = |line: &str| Some(line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?.to_owned());
+    Ok(text.lines().filter_map(failed).collect())
+}
+
+fn execute(program: &Path, arguments: &[&str]) -> Result<Output> {
+    let mut command = Command::new(program);
+    // A world that panics needs no stack.
+    command.args(arguments).env("RUST_BACKTRACE", "0");
+    command.output().with_context(|| format!("starting {}", program.display()))
 }
 
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {

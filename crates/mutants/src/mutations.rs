@@ -35,9 +35,6 @@ const fn mutation(
     Mutation { name, about, edits, caught_by, dies_in }
 }
 
-/// The rules of succession: the worlds of the class `resume` hold them, but were not searched for what each lapse does.
-const NOT_SEARCHED: Death = Death::Unseen("the worlds of the class resume were not searched for it");
-
 const HEAR: &str = "machine/hear.rs";
 const MACHINE: &str = "machine/mod.rs";
 const RULES: &str = "machine/rules.rs";
@@ -163,7 +160,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "R4: after a late pulse the lease counts from that alone",
         &[(LEASE, "last.min(*before + self.config.interval)", "last.max(*before)")],
         "r4_after_a_late_pulse_the_lease_counts_from_an_interval_after_the_one_before",
-        Death::Class("hangs", 60, 60),
+        Death::Story("a_late_pulse_that_is_lost_does_not_lengthen_the_lease"),
     ),
     mutation(
         "late-node-judges",
@@ -236,14 +233,14 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "if idle > self.config.lease() * 1000 && self.phase == Phase::Member {",
         )],
         "r7_a_stall_is_one_even_if_the_lease_held",
-        Death::Class("hangs", 40, 30),
+        Death::Story("a_lone_node_without_a_share_that_slept_looks_around_before_it_takes_one"),
     ),
     mutation(
         "back-too-early",
         "R7: after a stall it gains at once",
         &[(LEASE, "        if recovered {", "        if recovered || now >= stalled_at {")],
         "r7_it_gains_again_in_the_same_view_once_everyone_acknowledges_a_later_pulse",
-        Death::Class("hangs", 40, 30),
+        Death::Story("story_08_a_lone_node_that_hung_finds_out_who_took_over"),
     ),
     mutation(
         "keeps-after-a-stall",
@@ -302,7 +299,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "R4: an echo moves the lease though its sender does not take this node for alive",
         &[(HEAR, "if echo.is_some_and(|entry| entry.proven) {", "if echo.is_some() {")],
         "r4_an_echo_that_is_not_proven_moves_no_lease",
-        Death::Class("echoers", 40, 30),
+        Death::Story("the_echo_of_a_new_run_that_does_not_know_a_node_alive_moves_no_lease"),
     ),
     mutation(
         "lapse-left-out",
@@ -349,7 +346,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "R10: a successor gains before it has listened for T",
         &[(RULES, " || !self.debts.is_empty() || self.resuming {", " || !self.debts.is_empty() {")],
         "r10_for_t_a_successor_gains_nothing",
-        NOT_SEARCHED,
+        Death::Story("who_goes_on_with_a_run_looks_around_before_it_gains"),
     ),
     mutation(
         "successor-coordinates",
@@ -359,7 +356,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             (RESUME, "self.late_until = now + self.config.timeout;", "self.late_until = now;"),
         ],
         "r10_for_t_a_successor_judges_nobody_and_makes_no_view",
-        NOT_SEARCHED,
+        Death::Story("a_successor_that_has_not_heard_anybody_leaves_it_to_others_to_move_its_share"),
     ),
     mutation(
         "successor-trusts-its-first-pulse",
@@ -370,48 +367,48 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "last",
         )],
         "r10_the_first_pulse_moves_the_lease_by_an_interval_at_most",
-        NOT_SEARCHED,
+        Death::Story("the_first_pulse_of_a_successor_is_lost_and_it_hangs"),
     ),
     mutation(
         "successor-forgets-its-promise",
         "R10: the predecessor's promise is not kept",
         &[(RESUME, "machine.promise = memo.promise;", "machine.promise = memo.view.id;")],
         "r10_a_promise_is_not_forgotten",
-        NOT_SEARCHED,
+        Death::Story("a_successor_keeps_the_promise_of_a_view_that_nobody_has_seen"),
     ),
     mutation(
         "successor-forgets-its-debts",
         "R10: the predecessor's debts are not remembered",
         &[(RESUME, "machine.debts = memo.debts.into_iter().collect();", "")],
         "r10_debts_and_good_byes_are_not_forgotten",
-        NOT_SEARCHED,
+        Death::Story("a_successor_knows_whom_its_predecessor_was_not_yet_settled_for"),
     ),
     mutation(
         "successor-takes-its-share",
         "R10: a successor owns what the view gives, whatever the kernel passes",
         &[(RESUME, "machine.owned = owned & given;", "machine.owned = given;")],
         "r10_what_the_view_does_not_give_is_given_up_and_kept",
-        NOT_SEARCHED,
+        Death::Story("a_successor_owns_what_the_kernel_passes_and_not_what_the_view_gives"),
     ),
     mutation(
         "successor-of-a-lapsed-lease",
         "R10: a run goes on after its lease",
         &[(RESUME, "if now >= lease {", "if lease == Time::ZERO {")],
         "r10_a_lease_that_is_over_is_not_taken_over",
-        NOT_SEARCHED,
+        Death::Unseen("it is as if the daemon had hung so long: R7 and R10.6 hold it, see docs/testing.md"),
     ),
     mutation(
         "successor-repeats-numbers",
         "R10: a successor begins with numbers that were used",
         &[(RESUME, "machine.sequence = memo.reserved;", "machine.sequence = 0;")],
         "r10_a_successor_goes_on_as_if_nothing_had_been",
-        NOT_SEARCHED,
+        Death::Story("a_successor_goes_on_with_numbers_that_nobody_has_heard"),
     ),
     mutation(
         "memo-left-once",
         "R10: what is new is not left for a successor",
         &[(NODE, "number <= left.reserved && new.says_the_same(old)", "number <= left.reserved")],
         "r10_a_memo_comes_before_what_it_tells_of_and_reserves_every_number",
-        NOT_SEARCHED,
+        Death::Class("heirs", 20, 30),
     ),
 ];

@@ -150,6 +150,16 @@ pub const CLASSES: &[Class] = &[
     },
     Class {
         sealed: true,
+        few: true,
+        ..Class::new(
+            "heirs",
+            "daemons go on with the runs of dead ones, by what those have left in earnest",
+            &[Crash, Crash, Crash, Weight, Drain, Bodies, OneWay, Hang],
+            (2, 20),
+        )
+    },
+    Class {
+        sealed: true,
         ..Class::new(
             "adversary",
             "an outsider replays, delays and changes datagrams",

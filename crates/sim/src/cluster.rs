@@ -60,7 +60,9 @@ impl Cluster {
 
     /// Machines that are still switched off.
     pub fn cold(settings: Settings) -> Self {
-        Cluster { world: World::new(settings) }
+        let mut world = World::new(settings);
+        world.leave_memos();
+        Cluster { world }
     }
 
     /// How many nodes there are.
@@ -196,6 +198,16 @@ impl Member<'_> {
     /// Its daemon dies; the kernel lives on.
     pub fn kill(self) {
         self.does(Deed::Kill);
+    }
+
+    /// A daemon starts and goes on with the run of the one that died, if it can.
+    pub fn resume(self) {
+        self.does(Deed::Resume);
+    }
+
+    /// The same, but it gets no processor for so long before its first step.
+    pub fn resume_asleep(self, span: Duration) {
+        self.does(|node| Deed::ResumeAsleep(node, nanos(span)));
     }
 
     /// Its daemon dies, and its parent process empties the kernel, then says good-bye for it.

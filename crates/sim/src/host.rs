@@ -63,10 +63,15 @@ pub(crate) enum Input {
 /// What the daemon has to carry out.
 #[derive(Debug)]
 pub(crate) enum Act {
-    Send { packet: Packet, pulse: bool },
+    Send {
+        packet: Packet,
+        pulse: bool,
+    },
     Own(BucketSet),
     Lease(Time),
     Event(Event),
+    /// What a successor must know; empty for nothing.
+    Memo(Vec<u8>),
     Incarnation(Incarnation),
     Stopped,
 }
@@ -149,8 +154,9 @@ impl Brain {
                 Output::Event(event) => Act::Event(event),
                 Output::Incarnation(incarnation) => Act::Incarnation(incarnation),
                 Output::Stopped => Act::Stopped,
-                // No world asks a node to record or to leave memos, or has an administrator who waits for an answer.
-                Output::Record(_) | Output::Memo(_) | Output::Ordered { .. } => return self.poll(),
+                Output::Memo(bytes) => Act::Memo(bytes),
+                // No world asks a node to record, or has an administrator who waits for an answer.
+                Output::Record(_) | Output::Ordered { .. } => return self.poll(),
                 Output::Timeout(_) => return None,
             }),
         }

@@ -17,7 +17,7 @@ pub(crate) struct Words {
     pub(crate) promised: ViewId,
     /// In which views it has said that it is settled, and when it last did; the latest at the end.
     settled: Vec<(ViewId, Moment)>,
-    /// Whom its views have named.
+    /// Whom its views have named, and whom a daemon of this run that is dead had heard.
     pub(crate) named: BTreeSet<Identity>,
     /// What the protocol owned when the judge last looked, its view then, and whether it was settled in that.
     pub(crate) owned: BucketSet,

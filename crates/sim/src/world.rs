@@ -77,6 +77,8 @@ pub enum Deed {
     StartForgetful(usize),
     /// A daemon starts and goes on with the run of the one that died, if it can; else it begins a new one.
     Resume(usize),
+    /// The same, but for so many nanoseconds it gets no processor for its first step.
+    ResumeAsleep(usize, u64),
     /// The daemon dies, its kernel lives on.
     Kill(usize),
     /// The daemon dies, and its parent process notices: it empties the kernel's bucket table, then says good-bye.
@@ -276,9 +278,14 @@ impl World {
         self.hosts[node].process.as_ref().map(|process| process.brain.machine())
     }
 
+    /// From now on daemons leave memos, so that others can go on with their runs.
+    pub fn leave_memos(&mut self) {
+        self.leaves_memos = true;
+    }
+
     /// Lets something happen later.
     pub fn schedule(&mut self, at: Moment, deed: Deed) {
-        self.leaves_memos |= matches!(deed, Deed::Resume(_));
+        self.leaves_memos |= matches!(deed, Deed::Resume(_) | Deed::ResumeAsleep(..));
         self.push(at, Happening::Deed(deed));
     }
 
@@ -317,7 +324,8 @@ impl World {
         match deed {
             Deed::Start(node) => self.start(node, false),
             Deed::StartForgetful(node) => self.start(node, true),
-            Deed::Resume(node) => self.resume(node),
+            Deed::Resume(node) => self.resume(node, 0),
+            Deed::ResumeAsleep(node, span) => self.resume(node, span),
             Deed::Kill(node) => {
                 self.end(node);
             }

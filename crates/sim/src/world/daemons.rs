@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use rudel_proto::id::{ClusterName, Incarnation, NodeName, ViewId};
-use rudel_proto::machine::Machine;
+use rudel_proto::machine::{Machine, Memo};
 use rudel_proto::seal::{ClusterKey, Keys, Sender};
 use rudel_proto::{Config, Node, Time};
 
@@ -40,12 +40,13 @@ impl World {
         let now = self.hosts[node].clock.read(self.now);
         let brain = if self.settings.sealed {
             let keys = Keys::new(ClusterKey::new([7; 32]), []);
-            Brain::Node(Box::new(Node::new(config, keys, incarnation, now).expect("a good configuration")))
+            let node = Node::new(config, keys, incarnation, now).expect("a good configuration");
+            self.behind_its_door(node)
         } else {
             config.validate().expect("a good configuration");
             Brain::Machine(Box::new(Machine::new(config, incarnation, now)))
         };
-        self.put(node, brain, Words::default());
+        self.put(node, brain, Words::default(), 0);
     }
 
     pub(super) fn config_of(&self, node: usize) -> Config {
@@ -62,8 +63,8 @@ impl World {
         }
     }
 
-    /// A daemon begins to run.
-    pub(super) fn put(&mut self, node: usize, brain: Brain, words: Words) {
+    /// A daemon begins to run, if it gets the processor.
+    pub(super) fn put(&mut self, node: usize, brain: Brain, words: Words, asleep: u64) {
         let view = brain.machine().view().map(|view| view.id);
         let host = &mut self.hosts[node];
         host.runs += 1;
@@ -84,13 +85,18 @@ impl World {
             highest: view.unwrap_or(ViewId::NONE),
             words,
         });
+        if asleep > 0 {
+            self.hang(node, asleep);
+        }
         self.run(node);
     }
 
     pub(super) fn end(&mut self, node: usize) {
+        let known = self.known_to(node);
         let host = &mut self.hosts[node];
         host.trouble = Some(self.now);
-        if let Some(process) = host.process.take() {
+        if let Some(mut process) = host.process.take() {
+            process.words.named.extend(known);
             let machine = process.brain.machine();
             host.farewell = Some(machine.farewell());
             host.last = Some((machine.me(), process.words));
@@ -306,6 +312,10 @@ impl World {
                 self.look(node);
             }
             Act::Lease(until) => self.write_lease(node, until),
+            Act::Memo(bytes) => {
+                let left = |bytes: &[u8]| Memo::decode(bytes).expect("what a node has left can be read");
+                self.hosts[node].memo = (!bytes.is_empty()).then(|| left(&bytes));
+            }
             Act::Event(event) => {
                 self.note(|| format!("n{node} tells {}: {event}", event.kind()));
                 self.hear_of_view(node, &event);

@@ -151,8 +151,8 @@ impl World {
         self.settings.quorum * 2 > self.settings.nodes
     }
 
-    /// Whom a daemon has heard, or its views have named.
-    fn known_to(&self, node: usize) -> BTreeSet<Identity> {
+    /// Whom a daemon has heard, or its views have named, or those of the daemons whose run it goes on with.
+    pub(super) fn known_to(&self, node: usize) -> BTreeSet<Identity> {
         let host = &self.hosts[node];
         let Some(process) = &host.process else {
             return BTreeSet::new();

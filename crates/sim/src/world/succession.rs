@@ -15,41 +15,51 @@ impl World {
         self.resumed
     }
 
-    /// Before a datagram that says something new.
+    /// Before a datagram that says something new. A [`Node`] tells by itself what to leave.
     pub(super) fn leave_memo(&mut self, node: usize) {
         let host = &mut self.hosts[node];
         let process = host.process.as_ref().filter(|_| self.leaves_memos);
-        host.memo = process.and_then(|process| {
-            let memo = process.brain.machine().memo()?;
-            Some(Memo { reserved: memo.reserved + NUMBERS_RESERVED, ..memo })
-        });
+        let Some(Brain::Machine(machine)) = process.map(|process| &process.brain) else {
+            return;
+        };
+        host.memo = machine.memo().map(|memo| Memo { reserved: memo.reserved + NUMBERS_RESERVED, ..memo });
     }
 
-    /// Goes on with the run of the daemon that died here last, or begins a new one if that cannot be.
-    pub(super) fn resume(&mut self, node: usize) {
-        let host = &mut self.hosts[node];
+    /// A whole node, which leaves memos if anybody reads them.
+    pub(super) fn behind_its_door(&self, mut node: Node) -> Brain {
+        if self.leaves_memos {
+            node.leave_memos();
+        }
+        Brain::Node(Box::new(node))
+    }
+
+    /// Goes on with the run of the daemon that died here last, or begins a new one if that cannot be. Before its first step
+    /// it gets no processor for so long.
+    pub(super) fn resume(&mut self, node: usize, asleep: u64) {
+        let host = &self.hosts[node];
         if host.process.is_some() {
             return;
         }
         let now = host.clock.read(self.now);
         let Kernel { owned, lease } = host.kernel;
-        let Some(memo) = host.memo.clone().filter(|_| now < lease) else {
+        let Some(memo) = host.memo.clone() else {
             return self.start(node, false);
         };
-        // To the others it is the same node: what the former daemon has said binds it.
-        let said = host.last.take().filter(|(who, _)| *who == memo.me).map(|(_, words)| words);
-        let mut words = said.unwrap_or_default();
-        let none = BucketSet::EMPTY;
+        let (me, none) = (memo.me, BucketSet::EMPTY);
         let inheritance = Inheritance { memo, owned, contested: none, kept: none, lease };
         let config = self.config_of(node);
         let brain = if self.settings.sealed {
             let keys = Keys::new(ClusterKey::new([7; 32]), []);
-            let resumed = Node::resume(config, keys, inheritance, now);
-            Brain::Node(Box::new(resumed.expect("its own run, within the lease")))
+            Node::resume(config, keys, inheritance, now).map(|node| self.behind_its_door(node))
         } else {
-            let resumed = Machine::resume(config, inheritance, now);
-            Brain::Machine(Box::new(resumed.expect("its own run, within the lease")))
+            Machine::resume(config, inheritance, now).map(|machine| Brain::Machine(Box::new(machine)))
         };
+        let Ok(brain) = brain else {
+            return self.start(node, false);
+        };
+        // To the others it is the same node: what the former daemon has said binds it.
+        let said = self.hosts[node].last.take().filter(|(who, _)| *who == me).map(|(_, words)| words);
+        let mut words = said.unwrap_or_default();
         let machine = brain.machine();
         words.owned = machine.owned();
         words.view = machine.view().map_or(ViewId::NONE, |view| view.id);
@@ -58,6 +68,6 @@ impl World {
             self.violate("R10 promises are kept", format!("n{node} promised {promised:?}, now {promise:?}"));
         }
         self.resumed += 1;
-        self.put(node, brain, words);
+        self.put(node, brain, words, asleep);
     }
 }
