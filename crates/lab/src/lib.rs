@@ -20,6 +20,7 @@
 //! ```
 
 mod browser;
+pub mod capture;
 pub mod client;
 pub mod failover;
 mod footprint;

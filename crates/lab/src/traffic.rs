@@ -21,6 +21,8 @@ use crate::wait_until;
 
 /// A stream without a byte for so long is lost.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A flow of one datagram has no answer after this.
+const FRESH_PATIENCE: Duration = Duration::from_millis(500);
 /// How often it is looked whether the end has come.
 const LOOK: Duration = Duration::from_millis(50);
 /// Blocks of a stream that may be under way.
@@ -36,6 +38,8 @@ pub enum Kind {
     Datagrams,
     /// ICMP echo requests of one identifier.
     Pings,
+    /// A new UDP flow each time, of one datagram.
+    Fresh,
 }
 
 /// One flow.
@@ -204,6 +208,7 @@ async fn keep_sending(state: Arc<Mutex<State>>) {
     let end = match lane.kind {
         Kind::Stream(block) => stream(&state, lane, block).await,
         Kind::Datagrams | Kind::Pings => datagrams(&state, lane).await,
+        Kind::Fresh => fresh(&state, lane).await,
     };
     if let Err(error) = end {
         lock(&state).outcome.lost = Some(error.to_string());
@@ -292,6 +297,7 @@ async fn datagrams(state: &Mutex<State>, lane: Lane) -> io::Result<()> {
     // Of an echo request: type, code, checksum and identifier, which are the kernel's, then the number.
     let kind = if lane.target.is_ipv4() { 8_u8 } else { 128 };
     let head: Vec<u8> = if is_ping { vec![kind, 0, 0, 0, 0, 0, 0, 0] } else { Vec::new() };
+    let tag = tag(lane);
     let last = std::cell::Cell::new(0_u64);
     let sending = async {
         let mut every = tokio::time::interval(lane.every);
@@ -299,7 +305,7 @@ async fn datagrams(state: &Mutex<State>, lane: Lane) -> io::Result<()> {
         loop {
             every.tick().await;
             last.set(last.get() + 1);
-            let datagram = [&head[..], &last.get().to_be_bytes()].concat();
+            let datagram = [&head[..], &last.get().to_be_bytes(), &tag].concat();
             lock(state).send(1);
             // An error that came back by ICMP, or a full queue: this one is missing.
             let _ = socket.send(&datagram).await;
@@ -309,7 +315,8 @@ async fn datagrams(state: &Mutex<State>, lane: Lane) -> io::Result<()> {
         let mut buffer = [0; 256];
         loop {
             let Ok(length) = socket.recv(&mut buffer).await else { continue };
-            let Some(number) = buffer[..length].get(head.len()..).and_then(|rest| rest.first_chunk()) else {
+            let told = buffer[..length].get(head.len()..).and_then(|rest| rest.split_first_chunk());
+            let Some((number, _)) = told.filter(|(_, rest)| *rest == tag) else {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "not what was sent"));
             };
             lock(state).come(1, u64::from_be_bytes(*number) < last.get());
@@ -318,6 +325,36 @@ async fn datagrams(state: &Mutex<State>, lane: Lane) -> io::Result<()> {
     tokio::select! {
         end = sending => end,
         end = receiving => end,
+    }
+}
+
+/// What tells a lane's datagrams from another's.
+fn tag(lane: Lane) -> [u8; 16] {
+    match lane.source.ip() {
+        std::net::IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        std::net::IpAddr::V6(address) => address.octets(),
+    }
+}
+
+async fn fresh(state: &Mutex<State>, lane: Lane) -> io::Result<()> {
+    let mut every = tokio::time::interval(lane.every);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let socket = bound(lane, Type::DGRAM, Protocol::UDP)?;
+        socket.connect(&lane.target.into())?;
+        let socket = UdpSocket::from_std(socket.into())?;
+        lock(state).send(1);
+        let mut buffer = [0; 32];
+        let answer = async {
+            socket.send(&tag(lane)).await?;
+            socket.recv(&mut buffer).await
+        };
+        match tokio::time::timeout(FRESH_PATIENCE, answer).await {
+            Ok(Ok(length)) if buffer[..length] == tag(lane) => lock(state).come(1, false),
+            Ok(Ok(_)) => return Err(io::Error::new(io::ErrorKind::InvalidData, "not what was sent")),
+            _ => {}
+        }
     }
 }
 
@@ -392,14 +429,6 @@ async fn send_back(socket: std::net::UdpSocket) -> io::Result<()> {
     }
 }
 
-/// The q-th part of all of some times in order, such as 0.99.
-pub fn quantile(times: impl IntoIterator<Item = Duration>, q: f64) -> Duration {
-    let mut times: Vec<Duration> = times.into_iter().collect();
-    times.sort_unstable();
-    let last = times.len().saturating_sub(1);
-    times.get(((last as f64) * q).ceil() as usize).copied().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -410,13 +439,5 @@ mod tests {
         let parts: Vec<u8> = pattern(0, 333).chain(pattern(333, 667)).collect();
         assert_eq!(whole, parts);
         assert_ne!(whole[..250], whole[1..251]);
-    }
-
-    #[test]
-    fn quantiles() {
-        let times = || (1..=100).map(Duration::from_millis);
-        assert_eq!(quantile(times(), 0.5), Duration::from_millis(51));
-        assert_eq!(quantile(times(), 0.99), Duration::from_millis(100));
-        assert_eq!(quantile([], 0.99), Duration::ZERO);
     }
 }

@@ -6,13 +6,17 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use common::{at, ms, root, second};
-use rudel_lab::router::Router;
-use rudel_lab::traffic::{Echoes, Kind, Lane, Outcome, Traffic, quantile};
-use rudel_lab::{Lab, Settings, wait_until};
+use rudel_lab::capture::{Capture, Senders};
+use rudel_lab::failover::Fault;
+use rudel_lab::probe::quantile;
+use rudel_lab::router::{Router, invalid};
+use rudel_lab::traffic::{Echoes, Kind, Lane, Outcome, Traffic};
+use rudel_lab::{Lab, Settings, VIP4, VIP6, wait_until};
 
 const ALL: [&str; 3] = ["n1", "n2", "n3"];
 const PORT: u16 = 9100;
@@ -45,9 +49,16 @@ fn cluster(nat: &str) -> Lab {
 fn lanes(lab: &Lab, kind: Kind, count: u16, every: Duration) -> Vec<Lane> {
     let host = lab.host_behind("h1");
     let number = match kind {
-        Kind::Stream(block) => 1000 + (block / 256) as u16,
+        Kind::Stream(block) => {
+            if block > 1000 {
+                5000
+            } else {
+                1000
+            }
+        }
         Kind::Datagrams => 2000,
         Kind::Pings => 3000,
+        Kind::Fresh => 4000,
     };
     let lane = |index: u16| {
         let target = targets()[usize::from(index % 2)];
@@ -71,38 +82,6 @@ fn wait_shared(lab: &Lab, nodes: &[&str], count: u64) {
     .expect("the connections are shared");
 }
 
-/// Nothing is lost; says how long things waited.
-fn all_go_on(what: &str, outcomes: &[Outcome]) -> Duration {
-    let lost: Vec<String> = outcomes
-        .iter()
-        .filter_map(|outcome| outcome.lost.as_ref().map(|why| format!("{:?}: {why}", outcome.lane)))
-        .collect();
-    assert!(
-        lost.is_empty(),
-        "{what}: {} of {} lost: {:#?}",
-        lost.len(),
-        outcomes.len(),
-        &lost[..lost.len().min(6)]
-    );
-    let mut longest = Duration::ZERO;
-    for (name, is_kind) in [
-        ("streams", (|kind| matches!(kind, Kind::Stream(_))) as fn(Kind) -> bool),
-        ("datagrams", |kind| kind == Kind::Datagrams),
-        ("pings", |kind| kind == Kind::Pings),
-    ] {
-        let of = || outcomes.iter().filter(|outcome| is_kind(outcome.lane.kind));
-        let waits = || of().map(|outcome| outcome.longest);
-        let (p50, p99, max) = (quantile(waits(), 0.5), quantile(waits(), 0.99), quantile(waits(), 1.0));
-        let missing: u64 = of().map(|outcome| outcome.missing).sum();
-        println!(
-            "{what}: {name}: {}, longest wait p50 {p50:?} p99 {p99:?} max {max:?}, {missing} missing",
-            of().count()
-        );
-        longest = longest.max(max);
-    }
-    longest
-}
-
 /// What became of each lane from the last question until something has come back on each again.
 fn until_all_flow(traffic: &Traffic) -> Vec<Outcome> {
     let before = traffic.take();
@@ -117,21 +96,241 @@ fn until_all_flow(traffic: &Traffic) -> Vec<Outcome> {
     before.into_iter().zip(after).map(join).collect()
 }
 
-#[test]
-fn what_goes_through_a_killed_router_goes_on() {
-    let Some(_root) = root() else { return };
-    let mut lab = cluster(NAT);
+/// Nothing is lost, and nothing waits for longer than this, which is far more than it should on a machine that is not busy;
+/// says how long that was.
+fn all_go_on(what: &str, traffic: &Traffic, bound: Duration) {
+    let outcomes = until_all_flow(traffic);
+    let lost: Vec<String> = outcomes
+        .iter()
+        .filter_map(|outcome| outcome.lost.as_ref().map(|why| format!("{:?}: {why}", outcome.lane)))
+        .collect();
+    assert!(
+        lost.is_empty(),
+        "{what}: {} of {} lost: {:#?}",
+        lost.len(),
+        outcomes.len(),
+        &lost[..lost.len().min(6)]
+    );
+    for (name, is_kind) in [
+        ("streams", (|kind| matches!(kind, Kind::Stream(_))) as fn(Kind) -> bool),
+        ("datagrams", |kind| kind == Kind::Datagrams),
+        ("pings", |kind| kind == Kind::Pings),
+        ("fresh", |kind| kind == Kind::Fresh),
+    ] {
+        let of = || outcomes.iter().filter(|outcome| is_kind(outcome.lane.kind));
+        let waits = || of().map(|outcome| outcome.longest).collect::<Vec<_>>();
+        let (p50, p99, max) = (quantile(waits(), 0.5), quantile(waits(), 0.99), quantile(waits(), 1.0));
+        let (answered, missing) =
+            of().fold((0, 0), |sum, outcome| (sum.0 + outcome.answered, sum.1 + outcome.missing));
+        println!(
+            "{what}: {} {name}: longest wait p50 {p50:.0?} p99 {p99:.0?} max {max:.0?}; {answered} answered, {missing} missing",
+            of().count()
+        );
+        assert!(max <= bound, "{what}: {name} waited for {max:?}");
+    }
+}
+
+/// Outside ends of all translated connections that a node knows, and whose they are: protocol, destination and port there,
+/// outside port; the inside end.
+fn translated(lab: &Lab, node: &str) -> BTreeMap<(String, String, String, String), (String, String)> {
+    let mut all = BTreeMap::new();
+    for family in ["ipv4", "ipv6"] {
+        let mut command = lab.node(node).namespace().command("conntrack").expect("a namespace");
+        let output = command.args(["-L", "-f", family]).output().expect("conntrack (package conntrack)");
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            let values = |key: &str| -> Vec<String> {
+                line.split_whitespace().filter_map(|word| word.strip_prefix(key)).map(str::to_owned).collect()
+            };
+            let (src, dst, id) = (values("src="), values("dst="), values("id="));
+            let (sport, dport) =
+                if id.is_empty() { (values("sport="), values("dport=")) } else { (id.clone(), id) };
+            let (Some(outside), Some(inside)) = (dst.get(1), src.first()) else { continue };
+            if [VIP4.to_string(), VIP6.to_string()].contains(outside) && inside != outside && dport.len() == 2
+            {
+                let protocol = line.split_whitespace().next().unwrap_or("").to_owned();
+                let there = (protocol, dst[0].clone(), dport[0].clone(), dport[1].clone());
+                all.insert(there, (inside.clone(), sport[0].clone()));
+            }
+        }
+    }
+    all
+}
+
+/// No outside port was used by two nodes at a time, nor for two flows.
+fn no_port_is_used_twice(lab: &Lab, senders: &Senders, moves: usize) {
+    let (mut flows, mut moved) = (0, 0);
+    for ((protocol, from, to), nodes) in senders {
+        if [VIP4, VIP6].contains(&from.ip()) && targets().iter().any(|target| target.ip() == to.ip()) {
+            flows += 1;
+            moved += usize::from(nodes.len() > 1);
+            assert!(
+                nodes.len() <= moves + 1,
+                "protocol {protocol} {from} -> {to} came from {nodes:?} in turn"
+            );
+        }
+    }
+    assert!(flows > 100 && moved > 50, "{moved} of {flows} translated flows moved");
+    let mut users = BTreeMap::new();
+    for node in ALL {
+        for (there, inside) in translated(lab, node) {
+            let first = users.entry(there.clone()).or_insert_with(|| (node, inside.clone()));
+            assert_eq!(first.1, inside, "{there:?} at {} and at {node}", first.0);
+        }
+    }
+    assert!(users.len() > 100, "{} translated connections", users.len());
+    println!(
+        "{flows} translated flows in the capture, {moved} of them of several nodes; {} in the tables",
+        users.len()
+    );
+}
+
+/// A packet that is too long for a link outside is answered by that, in both families.
+fn paths_are_measured(lab: &Lab, number: u8) {
+    for (target, word) in
+        [(format!("10.101.1.{number}"), "mtu = 1300"), (format!("fd75:f001::1:{number}"), "mtu=1300")]
+    {
+        let source = lab.host_behind("h1").source(ip(&target), u16::from(number)).to_string();
+        let mut command = lab.host_behind("h1").namespace().command("ping").expect("a namespace");
+        let output = command.args(["-n", "-W5", "-c1", "-Mdo", "-s1400", "-I", &source, &target]).output();
+        let output = output.expect("ping (package iputils-ping)");
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(word), "{source} -> {target}: {said}");
+    }
+}
+
+/// What can befall a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blow {
+    Of(Fault),
+    /// The cable to the inside.
+    UnplugInside,
+}
+
+impl Blow {
+    fn strike(self, lab: &mut Lab, victim: &str) {
+        match self {
+            Blow::Of(fault) => fault.inflict(lab, victim).expect("a fault"),
+            Blow::UnplugInside => lab.set_backbone_link(victim, false).expect("the cable"),
+        }
+    }
+
+    fn mend(self, lab: &mut Lab, victim: &str) {
+        match self {
+            Blow::Of(fault) => fault.mend(lab, victim).expect("mended"),
+            Blow::UnplugInside => lab.set_backbone_link(victim, true).expect("the cable"),
+        }
+    }
+
+    /// The daemon goes on, without a share.
+    fn is_of_a_link(self) -> bool {
+        matches!(self, Blow::Of(Fault::Unplug) | Blow::UnplugInside)
+    }
+}
+
+/// How long anything may wait in a test: a machine that is busy with other things stops everything for moments.
+const BOUND: Duration = Duration::from_secs(8);
+
+fn wait_owns(lab: &Lab, node: &str, asked: &str, owns: bool) {
+    wait_until(second(30), &format!("{node} to own {}", if owns { "its share" } else { "nothing" }), || {
+        let status = lab.node(asked).status().map_err(|error| error.to_string())?;
+        let own = status.members().iter().find(|member| member.name == node).map(|member| member.buckets);
+        if own.is_some_and(|count| (count > 0) == owns) && status.settled() {
+            Ok(())
+        } else {
+            Err(format!("{own:?}"))
+        }
+    })
+    .expect("a share moves");
+}
+
+fn others(node: &str) -> Vec<&'static str> {
+    ALL.into_iter().filter(|name| *name != node).collect()
+}
+
+/// Faults and planned changes, one after the other, under all kinds of traffic.
+fn story(nat: &str, streams: u16, blows: &[(Blow, &str)]) {
+    let mut lab = cluster(nat);
     let _echoes = Echoes::start(lab.client().namespace(), &targets()).expect("a server outside");
-    let all: Vec<Lane> =
-        [(Kind::Stream(4096), 60, ms(50)), (Kind::Datagrams, 20, ms(10)), (Kind::Pings, 10, ms(20))]
-            .into_iter()
-            .flat_map(|(kind, count, every)| lanes(&lab, kind, count, every))
-            .collect();
+    let capture = Capture::start(lab.client().namespace()).expect("a capture");
+    let all: Vec<Lane> = [
+        (Kind::Stream(512), streams, ms(100)),
+        (Kind::Stream(16_384), 20, ms(50)),
+        (Kind::Datagrams, 40, ms(10)),
+        (Kind::Pings, 10, ms(20)),
+        (Kind::Fresh, 20, ms(50)),
+    ]
+    .into_iter()
+    .flat_map(|(kind, count, every)| lanes(&lab, kind, count, every))
+    .collect();
     let traffic = Traffic::start(lab.host_behind("h1").namespace(), &all);
     traffic.wait_flowing().expect("all lanes work");
     wait_shared(&lab, &ALL, all.len() as u64);
-    all_go_on("at rest", &traffic.take());
-    lab.node_mut("n1").kill_daemon();
-    lab.wait_at_rest(&["n2", "n3"]).expect("the others take over");
-    all_go_on("killed", &until_all_flow(&traffic));
+    traffic.take();
+    all_go_on("nothing happens", &traffic, BOUND);
+
+    for (blow, victim) in blows {
+        let rest = others(victim);
+        blow.strike(&mut lab, victim);
+        if blow.is_of_a_link() {
+            wait_owns(&lab, victim, rest[0], false);
+        } else {
+            lab.wait_at_rest(&rest).expect("the others take over");
+        }
+        all_go_on(&format!("{blow:?}"), &traffic, BOUND);
+        blow.mend(&mut lab, victim);
+        lab.wait_at_rest(&ALL).expect("it is back");
+        all_go_on(&format!("back after {blow:?}"), &traffic, BOUND);
+        wait_shared(&lab, &ALL, all.len() as u64 - 20);
+    }
+    paths_are_measured(&lab, 1);
+
+    lab.node("n1").rudel(&["drain"]).expect("a drain");
+    wait_owns(&lab, "n1", "n2", false);
+    all_go_on("drain", &traffic, BOUND);
+    lab.node("n1").rudel(&["undrain"]).expect("an undrain");
+    lab.wait_at_rest(&ALL).expect("its share again");
+    all_go_on("undrain", &traffic, BOUND);
+    lab.node("n2").rudel(&["restart"]).expect("a restart in place");
+    lab.wait_at_rest(&ALL).expect("at rest");
+    all_go_on("restart in place", &traffic, BOUND);
+    let shared = lab.node("n2").status().expect("a status").0;
+    assert_eq!(shared["restarts"], 1, "{shared}");
+    lab.node_mut("n3").terminate_daemon(second(60)).expect("a good end");
+    lab.wait_at_rest(&["n1", "n2"]).expect("n3 has left");
+    all_go_on("leave", &traffic, BOUND);
+    lab.node_mut("n3").start_daemon().expect("n3 starts");
+    lab.wait_at_rest(&ALL).expect("n3 has its share");
+    all_go_on("join", &traffic, BOUND);
+    wait_shared(&lab, &ALL, all.len() as u64 - 20);
+    paths_are_measured(&lab, 2);
+
+    traffic.finish().expect("the traffic ends");
+    let senders = capture.finish();
+    if !nat.is_empty() {
+        no_port_is_used_twice(&lab, &senders, 2 * blows.len() + 5);
+    }
+    for node in ALL {
+        let status = lab.node(node).status().expect("a status").0;
+        println!("{node}: {} invalid; {}", invalid(lab.node(node)).expect("a counter"), status["sync"]);
+    }
+}
+
+#[test]
+fn translated_flows_go_on_whatever_becomes_of_their_router() {
+    let Some(_root) = root() else { return };
+    let blows = [
+        (Blow::Of(Fault::KillDaemon), "n1"),
+        (Blow::Of(Fault::StopDaemon), "n2"),
+        (Blow::Of(Fault::Unplug), "n3"),
+        (Blow::UnplugInside, "n1"),
+        (Blow::Of(Fault::PowerOff), "n2"),
+    ];
+    story(NAT, 300, &blows);
+}
+
+#[test]
+fn routed_flows_go_on_whatever_becomes_of_their_router() {
+    let Some(_root) = root() else { return };
+    story("", 100, &[(Blow::Of(Fault::StopDaemon), "n2"), (Blow::Of(Fault::PowerOff), "n1")]);
 }
