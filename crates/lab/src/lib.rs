@@ -25,6 +25,7 @@ pub mod client;
 pub mod failover;
 mod footprint;
 mod lab;
+pub mod line;
 mod netns;
 mod node;
 pub mod probe;

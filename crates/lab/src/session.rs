@@ -150,7 +150,7 @@ fn keep_asking(
     open.into_iter().map(|(session, _)| session).collect()
 }
 
-fn connect(source: SocketAddr, target: SocketAddr) -> io::Result<TcpStream> {
+pub(crate) fn connect(source: SocketAddr, target: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.bind(&source.into())?;
@@ -162,7 +162,7 @@ fn connect(source: SocketAddr, target: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// One request and the whole of its answer; the node that gave it.
-fn ask(stream: &mut TcpStream) -> io::Result<String> {
+pub(crate) fn ask(stream: &mut TcpStream) -> io::Result<String> {
     stream.write_all(REQUEST)?;
     let mut response = Vec::new();
     let mut buffer = [0; 1024];

@@ -26,6 +26,24 @@ pub(crate) fn kill(pid: u32, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid, signal) })
 }
 
+/// How many segments the kernel has sent again on a TCP connection.
+pub(crate) fn retransmissions(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: the structure consists of integers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = libc::socklen_t::try_from(size_of_val(&info)).map_err(io::Error::other)?;
+    // SAFETY: the buffer is as long as the length says, and both live longer than the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 { Ok(info.tcpi_total_retrans) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Sends a signal to a process group.
 pub(crate) fn kill_group(leader: u32, signal: i32) -> io::Result<()> {
     let leader = libc::pid_t::try_from(leader).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;

@@ -10,12 +10,18 @@
 
 mod common;
 
-use std::net::SocketAddr;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use common::{at, cluster, ms, root, say, second};
+use common::{at, cluster, ms, prober, root, say, second};
+use rudel_lab::line::Line;
 use rudel_lab::service::LASTING_PORT;
 use rudel_lab::session::{Session, Sessions};
-use rudel_lab::{Lab, Settings, VIP4, VIP6, wait_until};
+use rudel_lab::{Lab, Settings, VIP4, VIP6, rudeld, status, wait_until};
 
 fn flows(lab: &Lab, count: u16) -> Vec<(SocketAddr, SocketAddr)> {
     (0..count)
@@ -42,35 +48,141 @@ fn lost(sessions: &[Session]) -> Vec<String> {
         .collect()
 }
 
-fn rolling_change(syncookies: &str) {
-    let mut lab = cluster(3, Settings::default());
+/// Where the nodes' program is installed.
+fn program(lab: &Lab) -> PathBuf {
+    lab.dir().join("rudeld-installed")
+}
+
+fn cluster_with_syncookies(syncookies: &str, settings: Settings) -> Lab {
+    let mut lab = Lab::builder().settings(settings).build().expect("a lab");
+    let program = program(&lab);
+    fs::copy(rudeld().expect("the program"), &program).expect("a copy");
+    for name in ["n1", "n2", "n3"] {
+        let node = lab.node_mut(name);
+        node.start_services().expect("servers");
+        let command = node.daemon_command_of(&program).expect("a command");
+        node.start_daemon_as(command).expect("a daemon");
+    }
+    lab.wait_at_rest(&["n1", "n2", "n3"]).expect("three nodes");
+    lab.wait_answering().expect("answers");
     for name in ["n1", "n2", "n3"] {
         let setting = ("net.ipv4.tcp_syncookies", syncookies);
         lab.node(name).namespace().sysctl(&[setting]).expect("a setting of the namespace");
     }
+    lab
+}
+
+/// Waits until the running nodes agree on who owns how many buckets, to within one, and own them.
+fn wait_shares(lab: &Lab, running: &[&str], shares: &[(&str, usize)]) {
+    wait_until(second(20), &format!("the shares {shares:?}"), || {
+        for name in running {
+            let status = lab.node(name).status().map_err(|error| format!("{name}: {error:#}"))?;
+            let counts = status::counts(&status.owners());
+            let owned = status.0["buckets"]["owned"].as_u64().unwrap_or(u64::MAX);
+            if !status.settled() || owned != counts.get(*name).copied().unwrap_or(0) as u64 {
+                return Err(format!("{name} owns {owned} of {counts:?}"));
+            }
+            let is_so =
+                |(node, share): &(&str, usize)| counts.get(*node).copied().unwrap_or(0).abs_diff(*share) <= 1;
+            if !shares.iter().all(is_so) {
+                return Err(format!("{name}: {counts:?}"));
+            }
+        }
+        Ok(())
+    })
+    .expect("the shares that were asked for");
+}
+
+/// Everything that an administrator does to a running cluster, one after the other, under load: two hundred
+/// connections that are asked on and on, and a new one every two milliseconds.
+fn rolling_change(syncookies: &str) {
+    // A lease that a new process reaches however busy the machine is.
+    let patient = Settings { timeout: second(5), interval: Some(ms(100)), ..Settings::default() };
+    let mut lab = cluster_with_syncookies(syncookies, patient);
+    let three = ["n1", "n2", "n3"];
     let before = sessions(&lab, 200);
+    let newcomers = prober(&lab);
+    newcomers.wait_answers(100).expect("answers");
+    let rounds = |what: &str| before.wait_rounds(3).unwrap_or_else(|error| panic!("{what}: {error:#}"));
+    let rudel = |lab: &Lab, node: &str, command: &[&str]| {
+        lab.node(node).rudel(command).unwrap_or_else(|error| panic!("{command:?} on {node}: {error:#}"));
+    };
 
     // A fourth node joins: a quarter of the buckets moves, with connections open in nearly all of them.
     let node = lab.add_node().expect("a fourth node");
     node.start_services().expect("servers");
     node.start_daemon().expect("a daemon");
     lab.wait_at_rest(&["n1", "n2", "n3", "n4"]).expect("it joins");
-    before.wait_rounds(5).expect("answers after the join");
-    let kept: u64 = ["n1", "n2", "n3"].iter().map(|n| keeping(&lab, n)).sum();
+    rounds("after the join");
+    let kept: u64 = three.iter().map(|n| keeping(&lab, n)).sum();
     assert!(kept > 0, "somebody must keep connections of the buckets that n4 got");
 
     // And leaves again while the others still keep what they gave it: the buckets come home.
     let late = sessions_from(&lab, 31_000, 40);
     stop_when_drained(&mut lab, "n4", &late);
-    lab.wait_at_rest(&["n1", "n2", "n3"]).expect("three again");
-    before.wait_rounds(5).expect("answers after the leave");
+    lab.wait_at_rest(&three).expect("three again");
+    rounds("after the leave");
+
+    // Each drains and comes back, asked on the spot or from elsewhere.
+    for (index, name) in three.into_iter().enumerate() {
+        let other = three[(index + 1) % 3];
+        let (drain, undrain): (&[&str], &[&str]) = match index {
+            0 => (&["drain"], &["undrain", "--node", name]),
+            _ => (&["drain", "--node", name], &["undrain"]),
+        };
+        let shares = three.map(|each| (each, if each == name { 0 } else { 128 }));
+        rudel(&lab, if index == 0 { name } else { other }, drain);
+        wait_shares(&lab, &three, &shares);
+        rounds(&format!("while {name} drains"));
+        rudel(&lab, if index == 0 { other } else { name }, undrain);
+        wait_shares(&lab, &three, &three.map(|each| (each, 85)));
+        rounds(&format!("after {name} has drained"));
+    }
+    // Weights: less, more, nothing, as before.
+    for (name, weight, shares) in [
+        ("n1", "50", [51, 102, 102]),
+        ("n3", "250", [32, 64, 160]),
+        ("n2", "0", [42, 0, 213]),
+        ("n2", "100", [32, 64, 160]),
+        ("n3", "100", [51, 102, 102]),
+        ("n1", "100", [85, 85, 85]),
+    ] {
+        rudel(&lab, "n2", &["weight", weight, "--node", name]);
+        wait_shares(&lab, &three, &[("n1", shares[0]), ("n2", shares[1]), ("n3", shares[2])]);
+        rounds(&format!("with {name} at {weight}"));
+    }
+    // Each goes on with a new daemon, first of the same program, then of one that was installed meanwhile.
+    for upgrade in [false, true] {
+        for name in three {
+            if upgrade {
+                let new = lab.dir().join("rudeld-new");
+                fs::copy(rudeld().expect("the program"), &new).expect("a copy");
+                fs::rename(&new, program(&lab)).expect("as package managers do");
+            }
+            rudel(&lab, name, &["restart"]);
+            let working = lab.node_mut(name).working_daemon().expect("a daemon");
+            let inode = |path: &Path| fs::metadata(path).expect("a file").ino();
+            let runs = inode(Path::new(&format!("/proc/{working}/exe")));
+            assert_eq!(runs, inode(&program(&lab)), "{name} runs what is installed");
+            rounds(&format!("after the restart of {name}"));
+        }
+    }
+    lab.wait_at_rest(&three).expect("as it was");
 
     let ended = before.finish().expect("sessions");
+    let newcomers = newcomers.finish().expect("a report");
     let lost = lost(&ended);
     let slowest = ended.iter().map(|s| s.slowest).max().unwrap_or_default();
     let answers: usize = ended.iter().map(|s| s.answers).sum();
-    say(&format!("{} connections, {answers} answers, {} lost, slowest {slowest:?}", ended.len(), lost.len()));
+    say(&format!(
+        "SYN cookies {syncookies}: {} connections, {answers} answers, {} lost, slowest {slowest:?}; {} of {} new ones failed",
+        ended.len(),
+        lost.len(),
+        newcomers.failed().len(),
+        newcomers.total(),
+    ));
     assert!(lost.is_empty(), "{} lost:\n{}", lost.len(), lost.join("\n"));
+    assert!(newcomers.failed().is_empty(), "{}", newcomers.failures());
 }
 
 /// Connections from other ports than [`sessions`] uses.
@@ -123,6 +235,60 @@ fn a_rolling_change_loses_no_connection() {
 fn a_rolling_change_loses_no_connection_with_syn_cookies() {
     let Some(_serial) = root() else { return };
     rolling_change("2");
+}
+
+/// Nobody keeps the connections of the dead: once others have taken over, the first segment of a client is answered with
+/// a reset, which is one round trip. A client that had to send it again would have waited for a time-out.
+fn kill_9(syncookies: &str) {
+    let mut lab = cluster_with_syncookies(syncookies, Settings::default());
+    let flows = flows(&lab, 120);
+    let open = |lab: &Lab| {
+        let client = lab.client();
+        let open = || flows.iter().map(|(source, target)| Line::open(*source, *target)).collect::<Vec<_>>();
+        client.run(open).expect("in the client")
+    };
+    let mut lines: Vec<Line> =
+        open(&lab).into_iter().map(|line| line.expect("a connection that is answered")).collect();
+    let of_n2 = |lines: &[Line], vip: IpAddr| {
+        lines.iter().filter(|l| l.node == "n2" && l.source.is_ipv4() == vip.is_ipv4()).count()
+    };
+    for vip in [VIP4, VIP6] {
+        assert!(of_n2(&lines, vip) >= 5, "n2 has too few connections to {vip}");
+    }
+    // They are silent while n2 dies.
+    lab.node_mut("n2").kill_daemon();
+    lab.wait_at_rest(&["n1", "n3"]).expect("the others take over");
+    let (mut resets, mut again, mut slowest) = (0, 0, Duration::ZERO);
+    for line in &mut lines {
+        let reply = line.ask().expect("a socket of ours");
+        match (line.node.as_str(), &reply.outcome) {
+            ("n2", Err(error)) if error.kind() == ErrorKind::ConnectionReset => {
+                resets += 1;
+                again += u32::from(reply.sent_again > 0);
+                slowest = slowest.max(reply.took);
+            }
+            ("n2", outcome) => panic!("a connection of the dead was not reset: {outcome:?} {line:?}"),
+            (node, Ok(answered)) => assert_eq!(node, answered, "others are not touched"),
+            (_, Err(error)) => panic!("lost without need: {error} {line:?}"),
+        }
+    }
+    say(&format!(
+        "SYN cookies {syncookies}: {resets} resets, the slowest after {slowest:?}, {again} after a second segment"
+    ));
+    // A machine that is stopped for a fifth of a second by something else sends a segment again.
+    assert!(again * 10 <= resets, "{again} of {resets} clients had to send their segment again");
+}
+
+#[test]
+fn after_kill_9_connections_are_reset_on_the_first_segment_and_no_others() {
+    let Some(_serial) = root() else { return };
+    kill_9("1");
+}
+
+#[test]
+fn after_kill_9_connections_made_by_syn_cookies_are_reset_on_the_first_segment_and_no_others() {
+    let Some(_serial) = root() else { return };
+    kill_9("2");
 }
 
 /// Nobody keeps the connections of the dead: their clients are told at once, on their next segment.
