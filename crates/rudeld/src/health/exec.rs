@@ -2,7 +2,7 @@
 //!
 //! It runs as the leader of a process group of its own, and is killed with all of it at the time-out or when the daemon
 //! ends. It gets none of the daemon's privileges: no capability, and none to be had by executing something (`no new
-//! privileges`, prctl(2)); it stays the daemon's user, root. Its environment holds `PATH`, `RUDEL_NODE` and
+//! privileges`, prctl(2)), and not its protection from the end of memory; it stays the daemon's user, root. Its environment holds `PATH`, `RUDEL_NODE` and
 //! `RUDEL_CHECK`, its standard input and output are /dev/null. Of its standard error the last line is the reason of a failure.
 
 use std::io;
@@ -11,6 +11,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rudel_api::config::CommandLine;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
 use tokio::io::AsyncReadExt as _;
@@ -100,7 +101,7 @@ impl Exec {
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
-        // SAFETY: between fork and exec, drop_privileges makes two system calls and neither allocates nor locks.
+        // SAFETY: between fork and exec, drop_privileges makes a few system calls, none of which allocates or locks.
         unsafe {
             command.pre_exec(drop_privileges);
         }
@@ -108,11 +109,19 @@ impl Exec {
     }
 }
 
+/// What the kernel spares when memory runs out is the daemon, not what it starts.
+const OOM_SCORE: &[u8] = b"0";
+
 /// Without new privileges, what root executes gets no capability that it does not have (capabilities(7)).
 fn drop_privileges() -> io::Result<()> {
     set_no_new_privs(true)?;
     let none = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    // Without capabilities, it can be made worse and not better (proc_pid_oom_score_adj(5)): what fails was no better.
+    let score = open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+    if let Ok(score) = score {
+        let _ = rustix::io::write(score, OOM_SCORE);
+    }
     Ok(())
 }
 
@@ -220,6 +229,19 @@ mod tests {
         let wanted =
             format!("CapInh:{none}CapPrm:{none}CapEff:{none}CapAmb:{none}NoNewPrivs:1 (exit status 1)");
         assert_eq!(outcome(script).await, Err(wanted));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn it_is_not_spared_when_memory_runs_out() {
+        let mine = Path::new("/proc/self/oom_score_adj");
+        let before = std::fs::read_to_string(mine).unwrap();
+        if let Err(error) = std::fs::write(mine, "-500") {
+            eprintln!("SKIPPED: this needs the right to be spared when memory runs out: {error}");
+            return;
+        }
+        let answer = outcome("read score < /proc/self/oom_score_adj; echo $score >&2; exit 1").await;
+        std::fs::write(mine, before.trim()).unwrap();
+        assert_eq!(answer, Err("0 (exit status 1)".to_owned()));
     }
 
     /// A script that hangs with a child, and writes both their numbers into a file before.
