@@ -333,6 +333,22 @@ pub const KEYS: &[Key] = &[
     ),
     key!(
         "health",
+        "http_host",
+        Text,
+        None,
+        "a host, such as \"www.example.org\"",
+        "The Host header of the request, for a server with several sites. Default: host and port of the URL."
+    ),
+    key!(
+        "health",
+        "http_body",
+        Text,
+        None,
+        "1 to 256 bytes of text",
+        "Good only if the body contains this, byte by byte, in its first 64 KiB."
+    ),
+    key!(
+        "health",
         "tcp",
         Text,
         None,

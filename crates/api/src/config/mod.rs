@@ -22,8 +22,9 @@ pub use error::{ConfigError, Problem, Refused};
 pub use keys::{KEYS, Key, Kind, TABLES, Table};
 pub(crate) use values::family;
 pub use values::{
-    Cidr, ClusterMacMode, CommandLine, DnsTarget, HashMode, HeartbeatGroup, HttpTarget, InterfaceName,
-    MacAddress, PortForward, Side, Transport, ValueError, XdpMode, format_duration, parse_duration,
+    BodyText, Cidr, ClusterMacMode, CommandLine, DnsTarget, HashMode, HeartbeatGroup, HostHeader, HttpTarget,
+    InterfaceName, MacAddress, PortForward, Side, Transport, ValueError, XdpMode, format_duration,
+    parse_duration,
 };
 
 use crate::key::{ClusterKeys, KeyError};
@@ -162,7 +163,7 @@ pub struct Health {
 /// What a health check looks at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// An HTTP request is answered with a status of 200 to 399.
+    /// An HTTP request is answered with a status of 200 to 399, and with what the body must contain.
     Http(HttpTarget),
     /// A TCP connection is accepted.
     Tcp(SocketAddr),

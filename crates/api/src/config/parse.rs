@@ -13,9 +13,9 @@ use super::error::{ConfigError, Problem, Refused};
 use super::reader::{Item, Reader, Section};
 use super::values::{check_routable, check_unicast, format_duration, parse_address};
 use super::{
-    Check, Cidr, Cluster, ClusterMacMode, Config, DEFAULT_SOCKET, DnsTarget, HashMode, Health, Heartbeat,
-    HeartbeatGroup, Hooks, HttpTarget, Interface, InterfaceName, MacAddress, Nat, Node, PortForward, Side,
-    Source, Sync, ValueError, XdpMode, family,
+    BodyText, Check, Cidr, Cluster, ClusterMacMode, Config, DEFAULT_SOCKET, DnsTarget, HashMode, Health,
+    Heartbeat, HeartbeatGroup, Hooks, HostHeader, HttpTarget, Interface, InterfaceName, MacAddress, Nat,
+    Node, PortForward, Side, Source, Sync, ValueError, XdpMode, family,
 };
 
 const TIMEOUT_DEFAULT: Duration = Duration::from_millis(400);
@@ -435,6 +435,7 @@ fn read_health_check(reader: &Reader<'_>, section: &Section<'_, '_>) -> Option<H
     };
     let (rise, fall) = (count("rise"), count("fall"));
     let check = kinds.into_iter().flatten().next().flatten();
+    let check = read_http_options(reader, section, check);
     Some(Health {
         name: name?.as_str().to_owned(),
         check: check?,
@@ -443,6 +444,36 @@ fn read_health_check(reader: &Reader<'_>, section: &Section<'_, '_>) -> Option<H
         rise: rise?,
         fall: fall?,
     })
+}
+
+/// What belongs to `http` alone.
+fn read_http_options(reader: &Reader<'_>, section: &Section<'_, '_>, check: Option<Check>) -> Option<Check> {
+    let host = section.get("http_host").map(|item| item.parse::<HostHeader>());
+    let body = section.get("http_body").map(|item| item.parse::<BodyText>());
+    let is_http = section.get("http").is_some();
+    for (key, given) in [("http_host", host.is_some()), ("http_body", body.is_some())] {
+        if given && !is_http {
+            reader.report_at(
+                &format!("{}.{key}", section.path()),
+                format!("{key} is for checks by http"),
+                "remove it, or check by http",
+            );
+        }
+    }
+    match check? {
+        Check::Http(target) => Some(Check::Http(HttpTarget {
+            host_header: match host {
+                Some(host) => Some(host?),
+                None => None,
+            },
+            body: match body {
+                Some(body) => Some(body?),
+                None => None,
+            },
+            ..target
+        })),
+        other => Some(other),
+    }
 }
 
 fn needs_router(reader: &Reader<'_>, section: &Section<'_, '_>, what: &str) {

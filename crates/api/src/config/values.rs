@@ -157,6 +157,11 @@ pub struct CommandLine {
     pub arguments: Vec<String>,
 }
 
+/// The longest name or address with a port: 253 octets of a name (RFC 1035 2.3.4), or brackets, and six.
+const HOST_LEN_MAX: usize = 255;
+/// The longest text that a body is searched for.
+const BODY_TEXT_LEN_MAX: usize = 256;
+
 /// What an HTTP check asks for: `http://host[:port]/path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpTarget {
@@ -166,10 +171,19 @@ pub struct HttpTarget {
     pub port: u16,
     /// Path and query, at least `/`.
     pub path: String,
+    /// The value of the `Host` header, if it is not the URL's host and port.
+    pub host_header: Option<HostHeader>,
+    /// What the body must contain.
+    pub body: Option<BodyText>,
 }
 
 impl HttpTarget {
     /// The value of the `Host` header.
+    pub fn host_header(&self) -> String {
+        self.host_header.as_ref().map_or_else(|| self.authority(), |host| host.0.clone())
+    }
+
+    /// Host and port as a URL has them.
     pub fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         if self.port == 80 { host } else { format!("{host}:{}", self.port) }
@@ -229,7 +243,49 @@ impl FromStr for HttpTarget {
         if !name_ok {
             return error("a host is missing, or its name has characters that no host name has");
         }
-        Ok(HttpTarget { host: host.to_owned(), port, path })
+        Ok(HttpTarget { host: host.to_owned(), port, path, host_header: None, body: None })
+    }
+}
+
+/// The value of a `Host` header: a host, perhaps with a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostHeader(String);
+
+impl FromStr for HostHeader {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let host = format!("http://{text}").parse::<HttpTarget>();
+        if text.len() > HOST_LEN_MAX || text.contains(['/', '?']) || host.is_err() {
+            return Err(ValueError::new(format!("\"{text}\" is no host"))
+                .advise("write a name or an address, with a port if need be, such as \"www.example.org\""));
+        }
+        Ok(HostHeader(text.to_owned()))
+    }
+}
+
+/// What a body must contain, byte by byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BodyText(String);
+
+impl BodyText {
+    /// The text, 1 to 256 bytes.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for BodyText {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text.len() {
+            1..=BODY_TEXT_LEN_MAX => Ok(BodyText(text.to_owned())),
+            0 => Err(ValueError::new("every body contains the empty text")
+                .advise("write what a good answer contains, or leave http_body out")),
+            len => Err(ValueError::new(format!("the text has {len} bytes"))
+                .advise(format!("write at most {BODY_TEXT_LEN_MAX}"))),
+        }
     }
 }
 
@@ -297,6 +353,7 @@ mod tests {
         assert_eq!(target("http://[2001:db8::1]:8080"), is("2001:db8::1", 8080, "/"));
         assert_eq!(target("http://localhost:8080/a?b=c#d"), is("localhost", 8080, "/a?b=c"));
         assert_eq!(target("http://localhost?b"), is("localhost", 80, "/?b"));
+        assert_eq!("http://h:81/".parse::<HttpTarget>().unwrap().host_header(), "h:81");
         for bad in [
             "https://192.0.2.10/",
             "192.0.2.10",
@@ -313,6 +370,36 @@ mod tests {
         }
         let text = "http://[2001:db8::1]:8080/x";
         assert_eq!(text.parse::<HttpTarget>().unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn a_host_header_is_a_host_and_no_more() {
+        for good in ["www.example.org", "h:8080", "192.0.2.1", "[2001:db8::1]:81"] {
+            assert_eq!(good.parse::<HostHeader>().map(|host| host.0), Ok(good.to_owned()));
+        }
+        for bad in [
+            "",
+            "a b",
+            "a\r\nX: y",
+            "a/b",
+            "a?b",
+            "u@h",
+            "2001:db8::1",
+            "h:",
+            "h:0",
+            "http://h",
+            &"h".repeat(256),
+        ] {
+            assert!(bad.parse::<HostHeader>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_body_text_has_a_length() {
+        assert_eq!("all good".parse::<BodyText>().unwrap().as_str(), "all good");
+        assert!("".parse::<BodyText>().is_err());
+        assert!("x".repeat(256).parse::<BodyText>().is_ok());
+        assert!("x".repeat(257).parse::<BodyText>().is_err());
     }
 
     #[test]

@@ -1,15 +1,18 @@
-//! Whether an HTTP server answers a GET with a status of 200 to 399.
+//! Whether an HTTP server answers a GET with a status of 200 to 399, and perhaps with a certain text.
 //!
-//! The status line and a complete head make the verdict; of the body nothing is waited for. A redirection is good and
+//! The status line and a complete head make the verdict; of the body nothing is waited for, unless a text is wanted in
+//! it. A redirection is good and
 //! is not followed: it is this server's answer that is asked for, and the next one may be another's.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::ops::Range;
 
-use rudel_api::config::HttpTarget;
+use rudel_api::config::{BodyText, HttpTarget};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::body::{BODY_LEN_MAX, Body};
 use super::{Blocking, tcp, words};
 
 /// The longest head of an answer that is read, interim answers included.
@@ -20,6 +23,7 @@ const ADDRESSES_MAX: usize = 8;
 pub(super) struct Http {
     host: Host,
     request: Vec<u8>,
+    wanted: Option<BodyText>,
 }
 
 enum Host {
@@ -35,12 +39,12 @@ impl Http {
         };
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: rudeld/{} (health check)\r\nAccept: */*\r\n\
-             Connection: close\r\n\r\n",
+             Accept-Encoding: identity\r\nConnection: close\r\n\r\n",
             target.path,
-            target.authority(),
+            target.host_header(),
             env!("CARGO_PKG_VERSION"),
         );
-        Http { host, request: request.into_bytes() }
+        Http { host, request: request.into_bytes(), wanted: target.body.clone() }
     }
 
     pub(super) async fn ask(&mut self) -> Result<(), String> {
@@ -48,10 +52,13 @@ impl Http {
         let broken = |error: io::Error| format!("the connection broke: {}", words(&error));
         stream.write_all(&self.request).await.map_err(broken)?;
         let mut received = Vec::with_capacity(1024);
-        loop {
-            match status(&received)? {
-                Some(200..=399) => return Ok(()),
-                Some(status) => return Err(format!("HTTP {status}")),
+        let mut searched = 0;
+        let answer = loop {
+            // A head ends with a line: what comes byte by byte is not read anew for each of them.
+            let has_line = received[searched..].contains(&b'\n');
+            searched = received.len();
+            match if has_line { read_head(&received)? } else { None } {
+                Some(answer) => break answer,
                 None if received.len() >= HEAD_LEN_MAX => {
                     return Err(format!("the head of the answer is longer than {HEAD_LEN_MAX} bytes"));
                 }
@@ -63,6 +70,35 @@ impl Http {
                     true => "the connection was closed without an answer".to_owned(),
                     false => "the connection was closed within the head of the answer".to_owned(),
                 });
+            }
+        };
+        if !(200..=399).contains(&answer.status) {
+            return Err(format!("HTTP {}", answer.status));
+        }
+        let Some(wanted) = &self.wanted else {
+            return Ok(());
+        };
+        let mut body = Body::new(answer.status, &received[answer.head.clone()])?;
+        received.drain(..answer.head.end);
+        loop {
+            body.feed(&received)?;
+            if body.contains(wanted.as_str()) {
+                return Ok(());
+            }
+            if body.is_too_long() {
+                return Err(format!(
+                    "HTTP {}, but not {wanted:?} in the first {BODY_LEN_MAX} bytes",
+                    answer.status,
+                    wanted = wanted.as_str()
+                ));
+            }
+            received.clear();
+            let ended = body.is_complete() || stream.read_buf(&mut received).await.map_err(broken)? == 0;
+            if ended && body.may_end() {
+                return Err(format!("HTTP {}, but not {:?} in the body", answer.status, wanted.as_str()));
+            }
+            if ended {
+                return Err("the connection was closed within the body of the answer".to_owned());
             }
         }
     }
@@ -90,23 +126,33 @@ impl Http {
     }
 }
 
-/// The status of the final answer, once its head is complete; `None` if more must be read.
-fn status(mut received: &[u8]) -> Result<Option<u16>, String> {
+/// The final answer, as far as its head goes.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    status: u16,
+    /// Where its head is in what was received.
+    head: Range<usize>,
+}
+
+/// The final answer, once its head is complete; `None` if more must be read.
+fn read_head(received: &[u8]) -> Result<Option<Answer>, String> {
+    let mut begin = 0;
     loop {
-        let Some(line_end) = received.iter().position(|byte| *byte == b'\n') else {
+        let rest = &received[begin..];
+        let Some(line_end) = rest.iter().position(|byte| *byte == b'\n') else {
             return Ok(None);
         };
-        let line = received[..line_end].trim_ascii_end();
+        let line = rest[..line_end].trim_ascii_end();
         let status = status_of(line).ok_or_else(|| {
             format!("not an HTTP answer: {:?}", String::from_utf8_lossy(&line[..line.len().min(60)]))
         })?;
-        let Some(head_end) = head_end(received) else {
+        let Some(head_end) = head_end(rest) else {
             return Ok(None);
         };
         match status {
             // Interim answers, such as 103 Early Hints, come before the final one (RFC 9110, 15.2).
-            100 | 102..=199 => received = &received[head_end..],
-            _ => return Ok(Some(status)),
+            100 | 102..=199 => begin += head_end,
+            _ => return Ok(Some(Answer { status, head: begin..begin + head_end })),
         }
     }
 }
@@ -167,9 +213,12 @@ mod tests {
         let whole = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No \
                      Content\r\nA: b\r\n\r\nHTTP/1.1 500 not read\r\n\r\n";
         let end = whole.find("HTTP/1.1 500").unwrap();
+        let status = |received: &[u8]| read_head(received).map(|answer| answer.map(|answer| answer.status));
         for len in 0..end {
             assert_eq!(status(&whole.as_bytes()[..len]), Ok(None), "{len}");
         }
+        let head = read_head(whole.as_bytes()).unwrap().unwrap().head;
+        assert_eq!(&whole[head], "HTTP/1.1 204 No Content\r\nA: b\r\n\r\n");
         assert_eq!(status(whole.as_bytes()), Ok(Some(204)));
         assert_eq!(status(b"HTTP/1.0 302 Found\nLocation: /\n\n"), Ok(Some(302)));
         assert_eq!(status(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), Ok(Some(101)));
@@ -179,8 +228,19 @@ mod tests {
 
     /// A server that reads the request of one client, answers so and closes; the outcome, and the request.
     async fn asked(path: &str, answer: &[u8]) -> (Result<(), String>, String) {
+        asked_for(path, |_| {}, answer).await
+    }
+
+    /// The same with other wishes.
+    async fn asked_for(
+        path: &str,
+        edit: impl FnOnce(&mut HttpTarget),
+        answer: &[u8],
+    ) -> (Result<(), String>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = format!("http://{}{path}", listener.local_addr().unwrap());
+        let mut target: HttpTarget = target.parse().unwrap();
+        edit(&mut target);
         let serve = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = Vec::new();
@@ -191,7 +251,7 @@ mod tests {
             let _ = stream.write_all(answer).await;
             String::from_utf8(request).unwrap()
         };
-        let mut http = Http::new(&target.parse().unwrap());
+        let mut http = Http::new(&target);
         let (request, outcome) =
             timeout(Duration::from_secs(10), async { tokio::join!(serve, http.ask()) }).await.unwrap();
         (outcome, request)
@@ -244,6 +304,39 @@ mod tests {
         let mut answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n".to_vec();
         answer.resize(8 * 1024 * 1024, b'x');
         assert_eq!(asked("/", &answer).await.0, Ok(()));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_text_is_looked_for_in_the_body() {
+        let wants = |target: &mut HttpTarget| target.body = Some("all is well".parse().unwrap());
+        let bad = |text: &str| Err(text.to_owned());
+        let long = |tail: &str| format!("HTTP/1.1 200 OK\r\n\r\n{}{tail}", "x".repeat(BODY_LEN_MAX - 5));
+        let cases: [(&str, Result<(), String>); 8] = [
+            ("HTTP/1.1 200 OK\r\n\r\nall is well", Ok(())),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nall is well\n", Ok(())),
+            ("HTTP/1.1 200 OK\r\n\r\nall is WELL", bad("HTTP 200, but not \"all is well\" in the body")),
+            ("HTTP/1.1 204 No Content\r\n\r\n", bad("HTTP 204, but not \"all is well\" in the body")),
+            ("HTTP/1.1 503 No\r\n\r\nall is well", bad("HTTP 503")),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nall is",
+                bad("the connection was closed within the body of the answer"),
+            ),
+            (&long("all is well"), bad("HTTP 200, but not \"all is well\" in the first 65536 bytes")),
+            (&long("")[..60_000], bad("HTTP 200, but not \"all is well\" in the body")),
+        ];
+        for (answer, outcome) in cases {
+            assert_eq!(asked_for("/", wants, answer.as_bytes()).await.0, outcome, "{answer:.60}");
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_host_header_may_be_another_than_the_host() {
+        let edit =
+            |target: &mut HttpTarget| target.host_header = Some("www.example.org:8080".parse().unwrap());
+        let (outcome, request) = asked_for("/", edit, b"HTTP/1.1 200 OK\r\n\r\n").await;
+        assert_eq!(outcome, Ok(()));
+        let hosts: Vec<&str> = request.lines().filter(|line| line.starts_with("Host:")).collect();
+        assert_eq!(hosts, ["Host: www.example.org:8080"]);
     }
 
     #[tokio::test(flavor = "current_thread")]

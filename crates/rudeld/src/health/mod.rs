@@ -15,6 +15,7 @@
 //! Before its first verdict, a check counts as failing: a node must not take buckets before it is known that it can
 //! serve them. The first answer decides by itself, whichever it is, so that this takes no longer than `timeout`.
 
+mod body;
 mod dns;
 mod exec;
 mod fitness;

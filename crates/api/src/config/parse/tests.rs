@@ -417,6 +417,41 @@ fn a_health_check_checks_one_thing() {
 }
 
 #[test]
+fn an_http_check_may_want_a_host_and_a_text() {
+    let check = |lines: &str| problem(ROUTER, "link = \"eth1\"", lines);
+    let http = "http = \"http://192.0.2.10/\"\n";
+    assert_eq!(
+        check("link = \"eth1\"\nhttp_host = \"www.example.org\""),
+        "45:13 http_host is for checks by http | remove it, or check by http"
+    );
+    assert_eq!(
+        check("link = \"eth1\"\nhttp_body = \"ok\""),
+        "45:13 http_body is for checks by http | remove it, or check by http"
+    );
+    assert_eq!(
+        check(&format!("{http}http_host = \"www.example.org/a\"")),
+        "45:13 \"www.example.org/a\" is no host | write a name or an address, with a port if need be, such as \
+         \"www.example.org\" | allowed: a host, such as \"www.example.org\""
+    );
+    assert_eq!(
+        check(&format!("{http}http_body = \"\"")),
+        "45:13 every body contains the empty text | write what a good answer contains, or leave http_body out | allowed: 1 to \
+         256 bytes of text"
+    );
+    assert!(check(&format!("{http}http_body = 5")).contains("http_body"));
+    let good = ROUTER.replacen(
+        "link = \"eth1\"",
+        &format!("{http}http_host = \"www.example.org:81\"\nhttp_body = \"all is well\""),
+        1,
+    );
+    let config = config(&good);
+    let Check::Http(target) = &config.health[1].check else { panic!("{:?}", config.health) };
+    assert_eq!(target.host_header(), "www.example.org:81");
+    assert_eq!(target.body.as_ref().map(BodyText::as_str), Some("all is well"));
+    assert_eq!(target.to_string(), "http://192.0.2.10/", "what is connected to is the URL");
+}
+
+#[test]
 fn a_router_has_two_sides_that_agree() {
     assert_eq!(
         added("side = \"inside\""),
