@@ -165,6 +165,16 @@ impl Node {
         self.services.as_mut().unwrap_or_else(|| panic!("no server was started on {name}")).kill(server);
     }
 
+    /// Sends a signal to one of its servers with all its processes, such as SIGSTOP: it hangs, and its kernel goes on.
+    ///
+    /// # Panics
+    /// If they were not started.
+    pub fn signal_server(&mut self, server: Server, signal: i32) -> Result<()> {
+        let name = &self.name;
+        let services = self.services.as_mut().unwrap_or_else(|| panic!("no server was started on {name}"));
+        Ok(services.process(server).signal_all(signal)?)
+    }
+
     /// Starts a server that was killed, and waits until it listens.
     pub fn start_server(&mut self, server: Server) -> Result<()> {
         let mut services = self.services.take().context("no server was started")?;

@@ -17,6 +17,8 @@ use crate::wait_until;
 pub const HTTP_PORTS: std::ops::RangeInclusive<u16> = 80..=95;
 /// The port on which HTTP connections stay open.
 pub const LASTING_PORT: u16 = 8080;
+/// A second site on port 80, whose `/healthz` says that it is well and names it.
+pub const SITE: &str = "site.rudel.test";
 /// The name whose TXT record is the node's name.
 pub const WHOAMI: &str = "whoami.rudel.test";
 
@@ -55,9 +57,14 @@ impl Services {
 
     /// Kills one of them.
     pub(crate) fn kill(&mut self, server: Server) {
+        self.process(server).kill();
+    }
+
+    /// One of them.
+    pub(crate) fn process(&mut self, server: Server) -> &mut Process {
         match server {
-            Server::Nginx => self.nginx.kill(),
-            Server::Dnsmasq => self.dnsmasq.kill(),
+            Server::Nginx => &mut self.nginx,
+            Server::Dnsmasq => &mut self.dnsmasq,
         }
     }
 
@@ -136,6 +143,8 @@ fn nginx_config(node: &str, vips: &[IpAddr], dir: &Path) -> String {
         .iter()
         .map(|vip| format!("    listen {};\n", std::net::SocketAddr::new(*vip, LASTING_PORT)))
         .collect();
+    let site: String =
+        vips.iter().map(|vip| format!("    listen {};\n", std::net::SocketAddr::new(*vip, 80))).collect();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .iter()
         .map(|kind| format!("  {kind}_temp_path {dir}/{kind};\n"))
@@ -154,6 +163,13 @@ fn nginx_config(node: &str, vips: &[IpAddr], dir: &Path) -> String {
          \x20   add_header X-Rudel-Node {node} always;\n\
          \x20   location = /healthz {{ return 200 \"ok\\n\"; }}\n\
          \x20   location / {{ return 200 \"{node}\\n\"; }}\n\
+         \x20 }}\n\
+         \x20 server {{\n\
+         {site}\
+         \x20   server_name {SITE};\n\
+         \x20   default_type text/plain;\n\
+         \x20   location = /healthz {{ return 200 \"{SITE} is well\\n\"; }}\n\
+         \x20   location / {{ return 404; }}\n\
          \x20 }}\n\
          \x20 server {{\n\
          {lasting}\

@@ -84,6 +84,20 @@ fn state_of(lab: &Lab, asked: &str, node: &str) -> (String, u64) {
     (member.state, member.weight)
 }
 
+/// Waits until every node tells of an event.
+fn wait_for_event(lab: &Lab, kind: &str, about: &str) {
+    wait_until(second(10), &format!("{kind} of {about} in all histories"), || {
+        for name in ALL {
+            let events = lab.node(name).status().map_err(|error| format!("{error:#}"))?.events();
+            if !events.iter().any(|(k, node, _)| k == kind && node == about) {
+                return Err(format!("{name}: {events:?}"));
+            }
+        }
+        Ok(())
+    })
+    .expect("an event");
+}
+
 /// Plans a change at one node, makes it, and waits until it is as planned.
 fn change(lab: &Lab, node: &str, planned: &str, command: &[&str]) -> String {
     let owners = plan(lab, node, planned);
@@ -112,6 +126,7 @@ fn draining_undraining_and_weighing_loses_no_connection_and_gives_the_shares_tha
     let said = change(&lab, "n2", "n2=0", &["drain"]);
     assert_eq!(said.trim(), "n2 drains: new connections go to others, open ones stay until they end");
     assert_eq!(state_of(&lab, "n1", "n2"), ("draining".to_owned(), 100));
+    wait_for_event(&lab, "draining", "n2");
     open.wait_rounds(5).expect("answers while n2 drains");
     let kept = lab.node("n1").status().expect("a status");
     let kept =
@@ -137,6 +152,8 @@ fn draining_undraining_and_weighing_loses_no_connection_and_gives_the_shares_tha
     // Back, the other way round.
     change(&lab, "n1", "n2=100", &["undrain", "--node", "n2"]);
     change(&lab, "n3", "n3=100", &["undrain"]);
+    wait_for_event(&lab, "undrained", "n2");
+    wait_for_event(&lab, "undrained", "n3");
     open.wait_rounds(5).expect("answers of three");
 
     change(&lab, "n1", "n1=50", &["weight", "50"]);
@@ -246,6 +263,7 @@ fn drain_wait_returns_when_the_last_connection_has_ended_and_the_drain_ends_with
     assert_eq!(lost(&late), Vec::<String>::new());
     say(&format!("n2 had {of_n2} of 120 connections; waited {} ms", told["waited_ms"]));
 
+    wait_for_event(&lab, "drained", "n2");
     // What is there to be done is done, and the node comes back with its share: a drain ends with the daemon.
     assert_eq!(state_of(&lab, "n1", "n2").0, "draining");
     assert!(lab.node_mut("n2").terminate_daemon(second(10)).expect("an end").success());

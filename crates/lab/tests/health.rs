@@ -16,7 +16,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use common::{at, cluster, dns, prober, root, say, second};
-use rudel_lab::service::{LASTING_PORT, Server, WHOAMI};
+use rudel_lab::service::{LASTING_PORT, SITE, Server, WHOAMI};
 use rudel_lab::{Lab, Owners, Settings, VIP4, status, wait_until};
 use serde_json::Value;
 
@@ -70,10 +70,15 @@ fn wait_served_by(lab: &Lab, names: &[&str]) -> Owners {
 
 /// What a node says of itself: whether it is healthy, and why not.
 fn fitness(lab: &Lab, name: &str) -> (bool, String) {
-    let status = lab.node(name).status().expect("a status");
+    reason_of(lab, name, name)
+}
+
+/// What a node says of one: whether it is healthy, and why not.
+fn reason_of(lab: &Lab, asked: &str, name: &str) -> (bool, String) {
+    let status = lab.node(asked).status().expect("a status");
     let nodes = status.0["nodes"].as_array().expect("nodes");
-    let me = nodes.iter().find(|node| node["name"] == name).expect("itself");
-    (me["healthy"] == true, me["reason"].as_str().unwrap_or("").to_owned())
+    let node = nodes.iter().find(|node| node["name"] == name).expect("a member");
+    (node["healthy"] == true, node["reason"].as_str().unwrap_or("").to_owned())
 }
 
 fn wait_unfit(lab: &Lab, name: &str, why: &str) {
@@ -130,7 +135,19 @@ fn a_server_that_dies_costs_its_node_its_share_until_it_is_back() {
     let check = lab.node("n2").status().expect("a status").0["health"][0].clone();
     assert_eq!((&check["name"], &check["ok"]), (&Value::from("web"), &Value::from(false)));
     assert_eq!(check["last_error"], refused);
-    for (name, words) in [("n2", "health check web fails"), ("n1", "n2 is not healthy")] {
+    // The others are told why.
+    wait_until(DEADLINE, "n1 and n3 to know why", || {
+        for name in OTHERS {
+            let told = reason_of(&lab, name, "n2");
+            if told != (false, reason.clone()) {
+                return Err(format!("{name}: {told:?}"));
+            }
+        }
+        Ok(())
+    })
+    .expect("a reason");
+    let why = format!("n2 is not healthy: {reason}");
+    for (name, words) in [("n2", "health check web fails"), ("n1", why.as_str())] {
         let (code, text) = rudel_status(&lab, name);
         assert_eq!(code, DEGRADED, "{text}");
         assert!(text.contains(words), "{text}");
@@ -167,52 +184,107 @@ fn a_server_that_dies_costs_its_node_its_share_until_it_is_back() {
     assert!(report.per_node().contains_key("n2"), "n2 has served");
 }
 
-/// An empty cluster serves nobody: what fails everywhere leaves everybody a share, and is told aloud. The nodes find out
-/// one after the other, so that shares move until the last one has.
-#[test]
-fn what_fails_on_all_nodes_leaves_all_serving_and_is_an_alarm() {
-    let Some(_serial) = root() else { return };
-    let mut lab = cluster(3, web());
-    let before = wait_served_by(&lab, &ALL);
+fn signal_nginx(lab: &mut Lab, signal: i32) {
     for name in ALL {
-        lab.node_mut(name).kill_server(Server::Nginx);
+        lab.node_mut(name).signal_server(Server::Nginx, signal).expect("a signal");
     }
-    for name in ALL {
-        wait_unfit(&lab, name, "web: cannot connect to 10.74.0.10:80: connection refused");
-    }
-    let during = wait_served_by(&lab, &ALL);
-    let differ = before.iter().zip(&during).filter(|(old, new)| old != new).count();
-    say(&format!("{differ} of 256 buckets have another owner than before"));
-    for name in ALL {
-        let (code, text) = rudel_status(&lab, name);
-        assert_eq!(code, DEGRADED, "{text}");
-        assert!(text.contains("! no node is healthy"), "{text}");
-    }
-    // The other service on the same addresses goes on, on all of them.
-    let flows: Vec<_> =
-        (0..=255).map(|host| (at(lab.client().source(VIP4, 6, host), 6000), at(VIP4, 53))).collect();
-    let answered = dns(&lab, &flows);
-    assert!(ALL.iter().all(|name| answered.iter().any(|node| node == name)), "{answered:?}");
-    // Some seconds of checks that go on failing.
-    let epoch = |lab: &Lab| lab.node("n1").status().expect("a status").view().0;
-    let settled = epoch(&lab);
-    let prober = prober(&lab);
-    prober.wait_questions(1500).expect("questions");
-    assert_eq!(wait_served_by(&lab, &ALL), during, "and nothing moves any more");
-    assert_eq!(epoch(&lab), settled);
-    drop(prober);
+}
 
-    for name in ALL {
-        lab.node_mut(name).start_server(Server::Nginx).expect("nginx");
-    }
+/// An empty cluster serves nobody: what fails everywhere leaves everybody his share, and is told aloud. No bucket
+/// moves, neither when it begins nor when it ends, although the nodes find out one after the other.
+#[test]
+fn what_fails_on_all_nodes_moves_nothing_when_it_begins_nor_when_it_ends_and_is_an_alarm() {
+    let Some(_serial) = root() else { return };
+    let mut lab = Lab::builder().settings(web()).build().expect("a lab");
+    let program = lab.dir().join("check");
+    let script = format!("#!/bin/sh\ntest -e {}/slow && exec sleep 0.8\nexit 0\n", lab.dir().display());
+    fs::write(&program, script).expect("a script");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let checks = format!("[[health]]\nname = \"disk\"\nexec = [{:?}]\n", program.display().to_string());
+    let config = fs::read_to_string(lab.config()).expect("a configuration");
+    fs::write(lab.config(), config + &checks).expect("a configuration");
+    lab.start().expect("it starts");
     for name in ALL {
         wait_fit(&lab, name);
     }
-    wait_served_by(&lab, &ALL);
-    for name in ALL {
-        let (code, text) = rudel_status(&lab, name);
-        assert_eq!(code, Some(0), "{text}");
+    let before = wait_served_by(&lab, &ALL);
+    let epochs = |lab: &Lab| common::epochs(lab, &ALL);
+    let settled = epochs(&lab);
+
+    let slow = lab.dir().join("slow");
+    let refused = "web: cannot connect to 10.74.0.10:80: connection refused";
+    let (late, killed) = ("web: no answer within 500ms", "disk: still running after 500ms: killed");
+    for (fault, why) in [("refused", refused), ("hangs", late), ("slow", killed)] {
+        match fault {
+            "refused" => ALL.into_iter().for_each(|name| lab.node_mut(name).kill_server(Server::Nginx)),
+            "hangs" => signal_nginx(&mut lab, libc::SIGSTOP),
+            _ => fs::write(&slow, "").expect("a fault"),
+        }
+        for name in ALL {
+            wait_unfit(&lab, name, why);
+        }
+        for name in ALL {
+            let (code, text) = rudel_status(&lab, name);
+            assert_eq!(code, DEGRADED, "{text}");
+            assert!(text.contains("! no node is healthy"), "{text}");
+        }
+        // The other service on the same addresses goes on, on all of them.
+        let flows: Vec<_> =
+            (0..=255).map(|host| (at(lab.client().source(VIP4, 6, host), 6000), at(VIP4, 53))).collect();
+        let answered = dns(&lab, &flows);
+        assert!(ALL.iter().all(|name| answered.iter().any(|node| node == name)), "{answered:?}");
+        match fault {
+            "refused" => {
+                for name in ALL {
+                    lab.node_mut(name).start_server(Server::Nginx).expect("nginx");
+                }
+            }
+            "hangs" => signal_nginx(&mut lab, libc::SIGCONT),
+            _ => fs::remove_file(&slow).expect("mended"),
+        }
+        for name in ALL {
+            wait_fit(&lab, name);
+        }
+        // Owners change by views alone.
+        assert_eq!(wait_served_by(&lab, &ALL), before, "{fault}");
+        assert_eq!(
+            epochs(&lab),
+            settled,
+            "{fault}: {:?}",
+            lab.node("n1").status().expect("a status").events()
+        );
+        for name in ALL {
+            let (code, text) = rudel_status(&lab, name);
+            assert_eq!(code, Some(0), "{text}");
+        }
     }
+}
+
+/// One of several sites on the same address may be asked for, and what it says looked at.
+#[test]
+fn an_http_check_asks_for_a_site_and_looks_for_a_text() {
+    let Some(_serial) = root() else { return };
+    let mut lab = Lab::builder().settings(Settings::default()).build().expect("a lab");
+    let well = format!("{SITE} is well");
+    let check = |host: &str, text: &str| {
+        format!(
+            "[[health]]\nname = \"site\"\nhttp = \"http://10.74.0.10/healthz\"\nhttp_body = \"{text}\"\n{host}"
+        )
+    };
+    let host = format!("http_host = \"{SITE}\"\n");
+    for (name, check) in
+        [("n1", check(&host, &well)), ("n2", check(&host, "all is ill")), ("n3", check("", &well))]
+    {
+        let config = lab.dir().join(format!("{name}.toml"));
+        fs::write(&config, lab.settings().to_toml(&lab.key()) + &check).expect("a configuration");
+        lab.node_mut(name).set_config(config);
+        lab.node_mut(name).start_services().expect("servers");
+        lab.node_mut(name).start_daemon().expect("a daemon");
+    }
+    wait_served_by(&lab, &["n1"]);
+    wait_fit(&lab, "n1");
+    wait_unfit(&lab, "n2", "site: HTTP 200, but not \"all is ill\" in the body");
+    wait_unfit(&lab, "n3", &format!("site: HTTP 200, but not {well:?} in the body"));
 }
 
 /// A machine that boots its daemon before its web server must not take the share of those who have one.
@@ -250,7 +322,8 @@ fn dns_tcp_and_programs_are_checked_too() {
     // What it does depends on the node's name, which it learns from its environment.
     let program = lab.dir().join("check");
     let script = format!(
-        "#!/bin/sh\nread fault < {}/$RUDEL_NODE.$RUDEL_CHECK || exit 0\ncase $fault in\n\
+        "#!/bin/sh\ncd {0} || exit 9\nls -l /proc/$$/fd > $RUDEL_NODE.fds\n\
+         read fault < $RUDEL_NODE.$RUDEL_CHECK || exit 0\ncase $fault in\n\
          hang) sleep 1000 ;;\n*) echo warming up >&2; echo \"$fault\" >&2; exit 1 ;;\nesac\n",
         lab.dir().display()
     );
@@ -273,6 +346,13 @@ fn dns_tcp_and_programs_are_checked_too() {
         node.namespace().ip(link).expect("an uplink");
     }
     lab.start().expect("it starts");
+    // What a program has open: its three streams and itself, and what this test was started with. Nothing of the daemon:
+    // neither its sockets, nor its maps and queues, nor its lock.
+    let fds = fs::read_to_string(lab.dir().join("n2.fds")).expect("what it had open");
+    assert!(fds.contains("/dev/null") && fds.contains("-> pipe:"), "{fds}");
+    for of_the_daemon in ["-> socket:", "-> anon_inode:", "/run/lock", "rudel.sock", "/n2/"] {
+        assert!(!fds.contains(of_the_daemon), "{of_the_daemon}: {fds}");
+    }
     let hurt = |lab: &Lab, why: &str| {
         wait_unfit(lab, "n2", why);
         wait_served_by(lab, &OTHERS);

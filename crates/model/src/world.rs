@@ -686,6 +686,7 @@ fn describe(message: &Message) -> String {
         Message::View(view) => format!("view {}", view.id.epoch),
         Message::Order(order) => format!("{order:?}"),
         Message::Done(done) => format!("{done:?}"),
+        Message::Complaint(complaint) => format!("{complaint:?}"),
         Message::Pulse(pulse) => {
             let heard: Vec<String> = pulse
                 .heard

@@ -44,6 +44,7 @@ const JUDGE: &str = "machine/judge.rs";
 const COORDINATE: &str = "machine/coordinate.rs";
 const RESUME: &str = "machine/resume.rs";
 const NODE: &str = "node.rs";
+const FITNESS: &str = "machine/fitness.rs";
 
 /// All of them.
 pub(crate) const MUTATIONS: &[Mutation] = &[
@@ -410,5 +411,52 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         &[(NODE, "number <= left.reserved && new.says_the_same(old)", "number <= left.reserved")],
         "r10_a_memo_comes_before_what_it_tells_of_and_reserves_every_number",
         Death::Class("heirs", 20, 30),
+    ),
+    mutation(
+        "a-verdict-suffices",
+        "R6: a failing check takes a share away without anybody's good answer",
+        &[(
+            FITNESS,
+            "condition.healthy && has > 0 && !refuted(condition)",
+            "condition.healthy && has > 0 && false",
+        )],
+        "r6_a_check_that_fails_everywhere_moves_nothing_however_late_the_verdicts_come",
+        Death::Story(
+            "health::a_server_that_fails_on_all_nodes_moves_nothing_when_it_stops_nor_when_it_comes_back",
+        ),
+    ),
+    mutation(
+        "any-good-answer-refutes",
+        "R6: an answer counts that was asked for before the other's verdict",
+        &[(FITNESS, "&& self.checkup.answered >= other.checkup.called", "")],
+        "r6_a_failing_check_takes_a_share_away_as_soon_as_another_node_refutes_that_it_fails_everywhere",
+        Death::Story(
+            "health::a_server_that_fails_on_all_nodes_moves_nothing_when_it_stops_nor_when_it_comes_back",
+        ),
+    ),
+    mutation(
+        "any-bad-answer-counts",
+        "R6: a share is taken from who has not been asked since the other one recovered",
+        &[(FITNESS, "&& other.checkup.answered >= self.checkup.called", "")],
+        "r6_what_failed_everywhere_and_comes_back_in_one_place_goes_there",
+        Death::Story("health::what_comes_back_on_one_node_goes_there"),
+    ),
+    mutation(
+        "recovering-counts-as-sick",
+        "R6: a share is taken from a node whose last answer was good",
+        &[(FITNESS, "&& !other.checkup.last_good", "")],
+        "r6_what_failed_everywhere_moves_nothing_when_it_comes_back",
+        Death::Story(
+            "health::a_server_that_fails_on_all_nodes_moves_nothing_when_it_stops_nor_when_it_comes_back",
+        ),
+    ),
+    mutation(
+        "good-verdicts-call-nobody",
+        "R6: only a bad verdict calls an examination",
+        &[(FITNESS, "if changed {", "if changed && !good {")],
+        "r6_a_verdict_that_changes_calls_an_examination_and_every_node_answers_it_once",
+        Death::Story(
+            "health::a_server_that_fails_on_all_nodes_moves_nothing_when_it_stops_nor_when_it_comes_back",
+        ),
     ),
 ];

@@ -63,6 +63,23 @@ pub enum Event {
         /// The weight in the view.
         to: u16,
     },
+    /// A node gives its share away and stays.
+    Draining {
+        /// Which other one; `None` for this one.
+        node: Option<NodeName>,
+    },
+    /// A node that drains owns nothing and serves no connection any more.
+    Drained {
+        /// Which other one; `None` for this one.
+        node: Option<NodeName>,
+        /// Connections that were still open when their time was over.
+        connections: u32,
+    },
+    /// A node that drained takes a share again.
+    Undrained {
+        /// Which other one; `None` for this one.
+        node: Option<NodeName>,
+    },
     /// Another node's administrator wanted something of this node, and it is done.
     Ordered {
         /// Whose.
@@ -125,6 +142,9 @@ impl Event {
             Event::Restarted { .. } => "restarted",
             Event::Left { .. } => "left",
             Event::Weight { .. } => "weight",
+            Event::Draining { .. } => "draining",
+            Event::Drained { .. } => "drained",
+            Event::Undrained { .. } => "undrained",
             Event::Ordered { .. } => "ordered",
             Event::Gained { .. } => "gained",
             Event::Stalled { .. } => "stalled",
@@ -144,6 +164,9 @@ impl Event {
             | Event::Restarted { node }
             | Event::Left { node }
             | Event::Weight { node, .. }
+            | Event::Draining { node }
+            | Event::Drained { node, .. }
+            | Event::Undrained { node }
             | Event::Ordered { node, .. }
             | Event::Mismatch { node }
             | Event::Full { node } => node.as_ref(),
@@ -183,6 +206,14 @@ impl fmt::Display for Event {
             }
             Event::Left { .. } => write!(f, "said good-bye"),
             Event::Weight { from, to, .. } => write!(f, "its weight in the shares went from {from} to {to}"),
+            Event::Draining { .. } => {
+                write!(f, "gives its share away, and serves its open connections to their end")
+            }
+            Event::Drained { connections: 0, .. } => write!(f, "drained: no connection is left"),
+            Event::Drained { connections, .. } => {
+                write!(f, "drained: the drain time-out has cut {connections} connections off")
+            }
+            Event::Undrained { .. } => write!(f, "takes a share again"),
             Event::Ordered { task: Task::Drain(true), .. } => write!(f, "ordered this node to drain"),
             Event::Ordered { task: Task::Drain(false), .. } => write!(f, "ordered this node to serve again"),
             Event::Ordered { task: Task::Weight(weight), .. } => {

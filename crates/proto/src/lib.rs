@@ -25,6 +25,7 @@ pub mod record;
 pub mod seal;
 pub mod share;
 pub mod status;
+pub mod text;
 pub mod time;
 pub mod view;
 pub mod wire;

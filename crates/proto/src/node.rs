@@ -39,6 +39,9 @@ pub enum Output {
     Table(Table),
     /// The packet filter may pass packets until then.
     Lease(Time),
+    /// Ask all health checks at once, and say with [`Command::Checked`] and this number how that came out. A later one
+    /// stands for those before it.
+    Examine(u32),
     /// Tell people.
     Event(Event),
     /// An order to another node has been carried out, or given up.
@@ -214,6 +217,7 @@ impl Node {
             Action::Own(owned) => Output::Table(self.table(owned)),
             Action::Keep => Output::Table(self.table(self.machine.owned())),
             Action::Lease(until) => Output::Lease(until),
+            Action::Examine(number) => Output::Examine(number),
             Action::Event(event) => Output::Event(event),
             Action::Ordered { ticket, outcome } => Output::Ordered { ticket, outcome },
             Action::Incarnation(incarnation) => Output::Incarnation(incarnation),

@@ -55,4 +55,6 @@ pub struct PeerStatus {
     pub gone: bool,
     /// What it last said.
     pub word: Option<Pulse>,
+    /// What is wrong with it, in its own words, while it says that it is not fit.
+    pub complaint: Option<String>,
 }

@@ -15,7 +15,8 @@ pub const MEMBERS_MAX: usize = 32;
 pub struct Member {
     /// Who.
     pub identity: Identity,
-    /// The weight that its share was made of: zero while it is unhealthy, draining or leaving.
+    /// The weight that its share was made of: zero while it drains or leaves, and while it is
+    /// unhealthy and others are not (R6.5).
     pub weight: u16,
 }
 

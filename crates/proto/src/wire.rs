@@ -1,7 +1,8 @@
 //! What is inside a sealed datagram: pulses, views, orders and their acknowledgements, in big-endian bytes.
 //!
 //! ```text
-//! pulse: 1 · host u64 · digest u64 · uptime_ms u32 · state u8 · flags u8 · weight u16 · adopted id · promise id
+//! pulse: 1 · host u64 · digest u64 · uptime_ms u32 · state u8 · flags u8 · weight u16
+//!          · called u32 · answered u32 · adopted id · promise id
 //!          · keeping 32 bytes · connections u32 · n u8 · n × (id u64 · incarnation u64 · sequence u32 · age_us u32 · flags u8)
 //!          · m u8 · m × (seen u64 · passed u64)
 //! view:  2 · id · reason u8 · subject u64 · n u8 · n × (id u64 · incarnation u64 · weight u16)
@@ -9,6 +10,7 @@
 //! order: 3 · to (id u64 · incarnation u64) · number u64 · echo u32 · task u8 (0 undrain, 1 drain, 2 weight)
 //!          · weight u16 (0 but for task 2)
 //! done:  4 · to (id u64 · incarnation u64) · number u64
+//! complaint: 5 · n u8 · n bytes of UTF-8
 //! id:    epoch u64 · node u64 · incarnation u64
 //! ```
 //!
@@ -19,10 +21,13 @@ use serde::{Deserialize, Serialize};
 use crate::bucket::{BUCKET_COUNT, BucketSet};
 use crate::id::{Identity, Incarnation, NodeId, ViewId};
 use crate::share::NOBODY;
+use crate::text::one_line;
 use crate::view::{MEMBERS_MAX, Member, Reason, View};
 
 /// Most entries of a heard table: every peer of a full cluster, and a twin of one's own name.
 pub const HEARD_MAX: usize = 32;
+/// The longest complaint, in bytes.
+pub const COMPLAINT_LEN_MAX: usize = 200;
 /// Most interfaces that a pulse carries packet counts of.
 pub const AUDITS_MAX: usize = 8;
 
@@ -30,6 +35,7 @@ const KIND_PULSE: u8 = 1;
 const KIND_VIEW: u8 = 2;
 const KIND_ORDER: u8 = 3;
 const KIND_DONE: u8 = 4;
+const KIND_COMPLAINT: u8 = 5;
 const NO_OWNER: u8 = u8::MAX;
 
 /// What a node is about, as it says in its pulses.
@@ -92,8 +98,12 @@ pub struct Pulse {
     pub uptime_ms: u32,
     /// What the sender is about.
     pub state: NodeState,
-    /// Whether its health checks pass.
+    /// Whether nothing is wrong with it that it knows of without asking, such as a link without a carrier.
     pub healthy: bool,
+    /// Whether it has no link to the clients at all.
+    pub cut: bool,
+    /// What its health checks have come to.
+    pub checkup: Checkup,
     /// Whether it was scheduled late within the last time-out.
     pub late: bool,
     /// Whether it has given up what the adopted view does not give it, and has no debts.
@@ -114,6 +124,33 @@ pub struct Pulse {
     pub heard: Vec<Heard>,
     /// Packets of the cluster seen and passed, per interface.
     pub audits: Vec<Audit>,
+}
+
+impl Pulse {
+    /// Whether its sender could serve: nothing is wrong with it, and its health checks are good.
+    pub fn is_fit(&self) -> bool {
+        self.healthy && self.checkup.good
+    }
+}
+
+/// What the health checks of a node have come to.
+///
+/// Answers are told apart by the examinations that the cluster numbers: see R6.5.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Checkup {
+    /// The verdict: all checks are good.
+    pub good: bool,
+    /// Whether the last answer of no check was bad: less than a verdict, and true before the first answers.
+    pub last_good: bool,
+    /// The examination that the last change of the verdict called; 0 if it never changed.
+    pub called: u32,
+    /// The last examination after whose call all checks have been answered; 0 for none.
+    pub answered: u32,
+}
+
+impl Checkup {
+    /// Of a node that has no checks, or whose checks were always good.
+    pub const GOOD: Checkup = Checkup { good: true, last_good: true, called: 0, answered: 0 };
 }
 
 /// An entry of the heard table: at once echo, acknowledgement and witness.
@@ -172,6 +209,22 @@ pub struct Done {
     pub number: u64,
 }
 
+/// What is wrong with its sender, in words: one line that can be shown on any terminal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Complaint(String);
+
+impl Complaint {
+    /// Makes such a line of any text; `None` if nothing is left of it.
+    pub fn new(text: &str) -> Option<Self> {
+        Some(one_line(text, COMPLAINT_LEN_MAX)).filter(|line| !line.is_empty()).map(Complaint)
+    }
+
+    /// The line, 1 to 200 bytes.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// What a datagram says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -183,6 +236,8 @@ pub enum Message {
     Order(Order),
     /// The answer to each order that reaches whom it is for.
     Done(Done),
+    /// Sent by a node with which something is wrong, for people.
+    Complaint(Complaint),
 }
 
 impl Message {
@@ -198,6 +253,10 @@ impl Message {
                 w.identity(done.to);
                 w.u64(done.number);
             }
+            Message::Complaint(complaint) => {
+                w.u8(KIND_COMPLAINT);
+                w.text(complaint.as_str());
+            }
         }
         w.finish()
     }
@@ -210,6 +269,7 @@ impl Message {
             KIND_VIEW => Message::View(Box::new(decode_view(&mut r)?)),
             KIND_ORDER => Message::Order(decode_order(&mut r)?),
             KIND_DONE => Message::Done(Done { to: r.identity()?, number: r.u64()? }),
+            KIND_COMPLAINT => Message::Complaint(decode_complaint(&mut r)?),
             _ => return Err("a kind of message that this version does not know"),
         };
         if r.rest().is_empty() { Ok(message) } else { Err("bytes left over") }
@@ -223,8 +283,11 @@ fn encode_pulse(w: &mut Writer, pulse: &Pulse) {
     w.u64(pulse.digest);
     w.u32(pulse.uptime_ms);
     w.u8(pulse.state as u8);
-    w.flags([pulse.healthy, pulse.late, pulse.settled, pulse.gone]);
+    let Checkup { good, last_good, called, answered } = pulse.checkup;
+    w.flags([pulse.healthy, pulse.late, pulse.settled, pulse.gone, pulse.cut, good, last_good]);
     w.u16(pulse.weight);
+    w.u32(called);
+    w.u32(answered);
     w.view_id(pulse.adopted);
     w.view_id(pulse.promise);
     w.bytes(&pulse.keeping.to_bytes());
@@ -234,7 +297,7 @@ fn encode_pulse(w: &mut Writer, pulse: &Pulse) {
         w.identity(heard.identity);
         w.u32(heard.sequence);
         w.u32(heard.age_us);
-        w.flags([heard.proven, heard.gone, false, false]);
+        w.flags([heard.proven, heard.gone]);
     }
     w.u8(pulse.audits.len() as u8);
     for audit in &pulse.audits {
@@ -248,11 +311,12 @@ fn decode_pulse(r: &mut Reader<'_>) -> Result<Pulse, &'static str> {
     let digest = r.u64()?;
     let uptime_ms = r.u32()?;
     let state = NodeState::from_u8(r.u8()?).ok_or("an unknown state")?;
-    let [healthy, late, settled, gone] = r.flags()?;
+    let [healthy, late, settled, gone, cut, good, last_good] = r.flags()?;
     let weight = r.u16()?;
     if weight > 1000 {
         return Err("a weight above 1000");
     }
+    let checkup = Checkup { good, last_good, called: r.u32()?, answered: r.u32()? };
     let adopted = r.view_id()?;
     let promise = r.view_id()?;
     let keeping = BucketSet::from_bytes(r.array()?);
@@ -266,7 +330,7 @@ fn decode_pulse(r: &mut Reader<'_>) -> Result<Pulse, &'static str> {
         let identity = r.identity()?;
         let sequence = r.u32()?;
         let age_us = r.u32()?;
-        let [proven, gone, ..] = r.flags()?;
+        let [proven, gone] = r.flags()?;
         heard.push(Heard { identity, sequence, age_us, proven, gone });
     }
     let count = usize::from(r.u8()?);
@@ -283,6 +347,8 @@ fn decode_pulse(r: &mut Reader<'_>) -> Result<Pulse, &'static str> {
         uptime_ms,
         state,
         healthy,
+        cut,
+        checkup,
         late,
         settled,
         gone,
@@ -362,6 +428,12 @@ fn decode_order(r: &mut Reader<'_>) -> Result<Order, &'static str> {
     Ok(Order { to, number, echo, task })
 }
 
+/// Other nodes are believed, but not with a terminal: what [`Complaint::new`] would not have made is refused.
+fn decode_complaint(r: &mut Reader<'_>) -> Result<Complaint, &'static str> {
+    let text = r.text(COMPLAINT_LEN_MAX)?;
+    Complaint::new(text).filter(|line| line.0 == text).ok_or("a complaint that is not one line of text")
+}
+
 /// Appends big-endian values to a buffer.
 #[derive(Default)]
 pub(crate) struct Writer(Vec<u8>);
@@ -397,7 +469,7 @@ impl Writer {
         self.bytes(text.as_bytes());
     }
 
-    pub(crate) fn flags(&mut self, flags: [bool; 4]) {
+    pub(crate) fn flags<const N: usize>(&mut self, flags: [bool; N]) {
         self.u8(flags.iter().rev().fold(0, |byte, flag| byte << 1 | u8::from(*flag)));
     }
 
@@ -456,9 +528,9 @@ impl<'a> Reader<'a> {
         str::from_utf8(head).map_err(|_| "a name that is no text")
     }
 
-    pub(crate) fn flags(&mut self) -> Result<[bool; 4], &'static str> {
+    pub(crate) fn flags<const N: usize>(&mut self) -> Result<[bool; N], &'static str> {
         let byte = self.u8()?;
-        if byte >= 1 << 4 {
+        if usize::from(byte) >= 1 << N {
             return Err("an unknown flag");
         }
         Ok(std::array::from_fn(|i| byte >> i & 1 == 1))
@@ -492,6 +564,8 @@ mod tests {
             uptime_ms: u32::MAX,
             state: NodeState::Draining,
             healthy: true,
+            cut: true,
+            checkup: Checkup { good: false, last_good: true, called: u32::MAX, answered: 7 },
             late: false,
             settled: true,
             gone: false,
@@ -534,7 +608,9 @@ mod tests {
     }
 
     fn all() -> Vec<Message> {
-        [largest_pulse(), largest_view()].into_iter().chain(orders()).collect()
+        let complaint = Complaint::new(&"x".repeat(300)).unwrap();
+        let others = orders().into_iter().chain([Message::Complaint(complaint)]);
+        [largest_pulse(), largest_view()].into_iter().chain(others).collect()
     }
 
     #[test]
@@ -568,6 +644,18 @@ mod tests {
     }
 
     #[test]
+    fn a_complaint_that_would_do_something_to_a_terminal_is_refused() {
+        let encoded = |text: &str| Message::Complaint(Complaint(text.to_owned())).encode();
+        assert!(Message::decode(&encoded("web: HTTP 500 ✓")).is_ok());
+        for bad in ["", " x", "a\nb", "\u{1b}[2J", "\u{9b}2J", "a\u{202e}b", &"x".repeat(201)] {
+            assert!(Message::decode(&encoded(bad)).is_err(), "{bad:?}");
+        }
+        let mut no_text = encoded("xx");
+        no_text[2] = 0xff;
+        assert!(Message::decode(&no_text).is_err());
+    }
+
+    #[test]
     fn a_task_that_is_none_is_refused() {
         let order = Order { to: identity(5), number: 1, echo: 2, task: Task::Weight(1000) };
         let bytes = Message::Order(order).encode();
@@ -581,7 +669,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..1300), kind in 1u8..5) {
+        fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..1300), kind in 1u8..6) {
             let mut bytes = bytes;
             if let Some(first) = bytes.first_mut() {
                 *first = kind;

@@ -21,7 +21,7 @@ use rudel_api::control::{Failure, Ordered, Request as ControlRequest, Response};
 use rudel_api::event::EventKind;
 use rudel_api::timestamp::Timestamp;
 use rudel_datapath::{Datapath, LeaseUntil, Xdp};
-use rudel_proto::id::NodeName;
+use rudel_proto::id::{Incarnation, NodeName, ViewId};
 use rudel_proto::{Command, Node, Time};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -35,6 +35,7 @@ use crate::host::links::{LinkEvent, Monitor};
 use crate::host::nft;
 use crate::host_setup::{ClusterLink, HostSetup};
 use crate::keeper::{self, Keeper};
+use crate::latest::{self, Latest, Latests};
 use crate::legacy::{Household, Legacy};
 use crate::nat;
 use crate::neighbor::{Claim, Election, Responder, announce};
@@ -137,6 +138,7 @@ struct Ears {
     control: Control,
     web: Option<Web>,
     notices: mpsc::Receiver<Notice>,
+    latest: Latests,
     world: mpsc::Receiver<World>,
     ended: oneshot::Receiver<()>,
 }
@@ -252,7 +254,7 @@ impl Running {
                 household.restarts = legacy.household.restarts + 1;
                 // What was not asked before the restart is as good as the rest.
                 for check in &config.health {
-                    legacy.household.checks.entry(check.name.clone()).or_insert(legacy.memo.healthy);
+                    legacy.household.checks.entry(check.name.clone()).or_insert(legacy.memo.checkup.good);
                 }
                 checks.assume(&legacy.household.checks);
                 // The host is as the predecessor has left it; the lease cannot wait until all of that is looked at.
@@ -282,8 +284,10 @@ impl Running {
         let sharing = sync.as_ref().map(|thread| Sharing::new(thread, household.restarts > 0));
         fitness.set_connections(sharing.as_ref().is_none_or(Sharing::is_known));
         // Before the first pulse: nothing must be given to a node of which nobody knows whether it can serve.
-        node.handle_command(begin, Command::Healthy(fitness.healthy()));
+        let fitness_told = fitness.word(&checks);
+        fitness_told.commands().into_iter().for_each(|command| node.handle_command(begin, command));
         let (notice_sender, notices) = mpsc::channel(QUEUE_MAX);
+        let (teller, latest) = latest::channel();
         let (ended_sender, ended) = oneshot::channel();
         let will = Serving {
             pin_dir: pin_dir.clone(),
@@ -299,6 +303,7 @@ impl Running {
             datapath,
             election,
             notices: notice_sender,
+            latest: teller,
             tie: tie.clone(),
             household: household.to_bytes(),
             sync: sync.as_ref().map(|thread| thread.door().clone()),
@@ -332,10 +337,13 @@ impl Running {
             own_addresses,
             modes: host.modes.clone(),
             carrier: cluster_links.iter().map(|l| (l.interface.name.to_string(), true)).collect(),
-            fitness_told: (fitness.connected(), fitness.healthy()),
+            fitness_told: (fitness_told, None),
             fitness,
             checks,
             announced: household.restarts > 0,
+            found: false,
+            owners_of: None,
+            incarnation_stored: None,
             keeper: Keeper::default(),
             sharing,
             guard,
@@ -359,7 +367,7 @@ impl Running {
         for warning in daemon.config.warnings() {
             tracing::warn!("{warning}");
         }
-        let ears = Ears { control, web, notices, world, ended };
+        let ears = Ears { control, web, notices, latest, world, ended };
         Ok(Running { daemon, ears, hold: Hold { responder, monitor, pulse, sync, host } })
     }
 }
@@ -421,9 +429,14 @@ struct Daemon {
     carrier: BTreeMap<String, bool>,
     checks: Checks,
     fitness: Fitness,
-    /// What the protocol was told of it last: connected, healthy.
-    fitness_told: (bool, bool),
+    /// What the protocol was told of it last.
+    fitness_told: (health::Word, Option<String>),
     announced: bool,
+    /// Whether the history knows what the predecessor's view was.
+    found: bool,
+    /// The view whose owners the history knows.
+    owners_of: Option<ViewId>,
+    incarnation_stored: Option<Incarnation>,
     keeper: Keeper,
     /// Of a router that shares its connections.
     sharing: Option<Sharing>,
@@ -450,7 +463,7 @@ struct Daemon {
 impl Daemon {
     /// Serves until the pulse thread has ended.
     async fn serve(&mut self, ears: Ears) -> Result<(), String> {
-        let Ears { control, web, mut notices, mut world, mut ended } = ears;
+        let Ears { control, web, mut notices, mut latest, mut world, mut ended } = ears;
         let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
         let mut terminate = listen(SignalKind::terminate())?;
         let mut interrupt = listen(SignalKind::interrupt())?;
@@ -489,6 +502,11 @@ impl Daemon {
                         order = orders.next() => self.obey(order).await,
                         Some(notice) = notices.recv() => self.hear(notice),
                         _ = guard.tick(), if self.guard.is_some() => self.look_after_table().await,
+                        Ok(()) = latest.changed() => {
+                            let latest = latest.borrow_and_update().clone();
+                            checking.examine(latest.examination);
+                            self.follow(latest);
+                        }
                         _ = look.tick(), if self.keeper.is_watching() => self.look_for_connections().await,
                         () = sharing_changed(&mut self.sharing) => self.look_at_sharing(),
                         Some(event) = world.recv() => {
@@ -542,6 +560,8 @@ impl Daemon {
         while let Ok(notice) = notices.try_recv() {
             self.hear(notice);
         }
+        let last = latest.borrow_and_update().clone();
+        self.follow(last);
         outcome
     }
 
@@ -603,31 +623,48 @@ impl Daemon {
                     | Event::Full { .. } => tracing::warn!(kind = event.kind(), %node, "{event}"),
                     _ => tracing::info!(kind = event.kind(), %node, "{event}"),
                 }
-                if matches!(event, rudel_proto::Event::Gained { .. }) {
-                    self.announce_once();
-                }
             }
-            Notice::Found(owners) => self.history.borrow_mut().begin_with(&owners),
-            Notice::Owners { epoch, owners } => self.history.borrow_mut().set_owners(epoch, &owners),
             Notice::Rejected { rejection, source, interface } => {
                 let reason = format!("{rejection} (from {source} on {interface})");
                 tracing::warn!(reason = rejection.reason(), %source, %interface, "datagrams rejected: {rejection}");
                 self.history.borrow_mut().push(EventKind::Rejected, rejection.node(), reason);
             }
-            Notice::Kept(kept) => self.keeper.set_kept(kept, Instant::now()),
             Notice::Record(record) => {
                 if let Some(recording) = &mut self.recording {
                     recording.write(&record);
                 }
             }
-            Notice::Incarnation(incarnation, farewells) => {
-                self.will.farewells = farewells;
-                self.sharing.iter().for_each(|sharing| sharing.set_incarnation(incarnation));
-                leave_will(&self.tie, &self.will, &self.speakers);
-                if let Err(error) = self.place.store_incarnation(incarnation) {
-                    tracing::warn!(%error, "the number of this run is not stored");
-                }
+        }
+    }
+
+    /// The protocol's state is another than before.
+    fn follow(&mut self, latest: Latest) {
+        self.keeper.set_kept(latest.kept, Instant::now());
+        self.checks.examine(latest.examination);
+        self.tell_fitness();
+        if let Some(owners) = latest.found.as_ref().filter(|_| !self.found) {
+            self.found = true;
+            self.history.borrow_mut().begin_with(owners);
+        }
+        if let Some((view, owners)) = &latest.owners
+            && self.owners_of != Some(*view)
+        {
+            self.owners_of = Some(*view);
+            self.history.borrow_mut().set_owners(view.epoch, owners);
+        }
+        if let Some((incarnation, farewells)) = latest.incarnation
+            && self.incarnation_stored != Some(incarnation)
+        {
+            self.will.farewells = farewells;
+            self.sharing.iter().for_each(|sharing| sharing.set_incarnation(incarnation));
+            leave_will(&self.tie, &self.will, &self.speakers);
+            match self.place.store_incarnation(incarnation) {
+                Ok(()) => self.incarnation_stored = Some(incarnation),
+                Err(error) => tracing::warn!(%error, "the number of this run is not stored"),
             }
+        }
+        if latest.has_served {
+            self.announce_once();
         }
     }
 
@@ -810,7 +847,7 @@ impl Daemon {
     }
 
     fn fitness_is_untold(&self) -> bool {
-        self.fitness_told != (self.fitness.connected(), self.fitness.healthy())
+        self.fitness_told != (self.fitness.word(&self.checks), self.fitness.reason())
     }
 
     /// Tells the protocol whether this node can serve, if that is another word than the last.
@@ -818,15 +855,16 @@ impl Daemon {
         if !self.fitness_is_untold() {
             return;
         }
-        let (connected, healthy) = (self.fitness.connected(), self.fitness.healthy());
-        for command in [Command::Connected(connected), Command::Healthy(healthy)] {
+        let (word, reason) = (self.fitness.word(&self.checks), self.fitness.reason());
+        let complaint = Command::Complain(reason.clone().unwrap_or_default());
+        for command in word.commands().into_iter().chain([complaint]) {
             if let Err(error) = self.requests.send(Request::Command(command)) {
                 // It is told again soon; a protocol that has ended has nothing more to lose.
                 tracing::debug!(%error, "the protocol was not told of this node's health");
                 return;
             }
         }
-        self.fitness_told = (connected, healthy);
+        self.fitness_told = (word, reason);
     }
 
     fn context<'a>(&'a self, history: &'a History) -> Context<'a> {

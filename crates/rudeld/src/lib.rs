@@ -11,6 +11,7 @@ pub mod history;
 pub mod host;
 pub mod host_setup;
 pub mod keeper;
+mod latest;
 pub mod legacy;
 pub mod nat;
 pub mod neighbor;

@@ -98,9 +98,9 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// Whether it could take over what another node gives away.
-    fn is_heir(&self) -> bool {
-        self.healthy && self.weight > 0 && matches!(self.state, NodeState::Active | NodeState::Joining)
+    /// Whether it could take over what another node gives away, were it healthy.
+    fn takes(&self) -> bool {
+        self.weight > 0 && matches!(self.state, NodeState::Active | NodeState::Joining)
     }
 }
 
@@ -118,7 +118,7 @@ fn consider(status: &Status, me: &str, node: &str, task: Task) -> Result<bool, F
     let mut heard = vec![Known { name: me, state, weight, healthy }];
     heard.extend(status.peers.iter().filter(|peer| peer.alive).filter_map(|peer| {
         let word = peer.word.as_ref()?;
-        let (state, weight, healthy) = (word.state, word.weight, word.healthy);
+        let (state, weight, healthy) = (word.state, word.weight, word.is_fit());
         Some(Known { name: peer.name.as_str(), state, weight, healthy })
     }));
     heard.sort_unstable_by_key(|known| known.name);
@@ -152,7 +152,10 @@ fn consider(status: &Status, me: &str, node: &str, task: Task) -> Result<bool, F
         Task::Weight(weight) => weight != target.weight,
     };
     let gives_all_away = matches!(task, Task::Drain(true) | Task::Weight(0));
-    let has_heir = heard.iter().any(|known| known.name != node && known.is_heir());
+    // Where nobody is healthy, nobody's health counts (R6.5).
+    let health_counts = heard.iter().any(|known| known.takes() && known.healthy);
+    let is_heir = |known: &Known<'_>| known.takes() && (known.healthy || !health_counts);
+    let has_heir = heard.iter().any(|known| known.name != node && is_heir(known));
     if changed && gives_all_away && !has_heir {
         return Err(Failure::new(
             format!("nobody could take over what {node} serves, so nothing would move"),
@@ -168,7 +171,7 @@ mod tests {
     use rudel_proto::bucket::BucketSet;
     use rudel_proto::id::{Identity, Incarnation, NodeId, ViewId};
     use rudel_proto::status::PeerStatus;
-    use rudel_proto::wire::Pulse;
+    use rudel_proto::wire::{Checkup, Pulse};
     use std::time::Duration;
 
     fn identity(id: u64) -> Identity {
@@ -182,6 +185,8 @@ mod tests {
             uptime_ms: 1,
             state,
             healthy: true,
+            cut: false,
+            checkup: Checkup::GOOD,
             late: false,
             settled: true,
             gone: false,
@@ -200,6 +205,7 @@ mod tests {
             alive: true,
             gone: false,
             word: Some(word),
+            complaint: None,
         }
     }
 
@@ -281,6 +287,18 @@ mod tests {
         ]);
         assert_eq!(refusal(&last, "n1", DRAIN), nobody("n1"));
         assert!(consider(&last, "n1", "n3", DRAIN).unwrap(), "n1 takes what n3 has");
+    }
+
+    #[test]
+    fn where_nobody_is_healthy_the_others_can_take_over_all_the_same() {
+        let mut sick = peer("n2", NodeState::Active, 100);
+        if let Some(word) = &mut sick.word {
+            word.checkup.good = false;
+        }
+        let mut all = status(vec![sick]);
+        assert!(refusal(&all, "n1", DRAIN).starts_with("nobody could take over"));
+        all.healthy = false;
+        assert!(consider(&all, "n1", "n1", DRAIN).unwrap());
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! ```text
 //!   heartbeat sockets ─┐                               ┌─► heartbeat sockets
 //!   timer ─────────────┼─► Node::handle_* ─► poll_output ─► packet filter (table, lease)
-//!   requests (queue) ──┘                               └─► notices (queue) ─► history, log
+//!   requests (queue) ──┘                               ├─► latest state ─► keeper, health checks, store
+//!                                                      └─► notices (queue) ─► history, log
 //! ```
 //!
 //! Priorities of one turn: outputs first (the kernel before the pulse that claims it), then at most
@@ -24,11 +25,10 @@ use std::time::Duration;
 
 use rudel_datapath::{BucketState, BucketTable, Datapath, InterfaceCounters, LeaseUntil};
 use rudel_proto::bucket::BucketSet;
-use rudel_proto::id::{Incarnation, NodeId};
+use rudel_proto::id::NodeId;
 use rudel_proto::machine::Outcome;
 use rudel_proto::record::Record;
 use rudel_proto::seal::{DATAGRAM_LEN_MAX, Rejection};
-use rudel_proto::share::Owners;
 use rudel_proto::status::Status;
 use rudel_proto::wire::Task;
 use rudel_proto::{Command, Event, Node, Output, Table, Time};
@@ -37,6 +37,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::monotonic_ns;
 use crate::heartbeat::{Heartbeat, SendError};
+use crate::latest::Teller;
 use crate::legacy;
 use crate::neighbor::{Election, ServingNodes};
 use crate::parent::Tie;
@@ -158,19 +159,6 @@ pub enum Notice {
         /// On which interface.
         interface: String,
     },
-    /// Who owns what by the view that was just told of.
-    Owners {
-        /// The view's number.
-        epoch: u64,
-        /// The owner of each bucket.
-        owners: Box<Owners>,
-    },
-    /// Who owned what when this daemon took its predecessor's place; since when is not known here.
-    Found(Box<Owners>),
-    /// Other buckets than before are kept for their open connections.
-    Kept(BucketSet),
-    /// The run's number changed: store it, and leave the new good-byes with the parent.
-    Incarnation(Incarnation, Vec<Vec<u8>>),
     /// What went into the protocol, if it is recorded.
     Record(Record),
 }
@@ -243,6 +231,8 @@ pub struct Parts<D> {
     pub election: Election,
     /// Where notices go.
     pub notices: mpsc::Sender<Notice>,
+    /// Where state is told.
+    pub latest: Teller,
     /// The sync thread of a router that shares its connections.
     pub sync: Option<Door>,
     /// The tie to the parent process.
@@ -275,6 +265,7 @@ pub fn start<D: Datapath + Send + 'static>(
             datapath: parts.datapath,
             election: parts.election,
             notices: parts.notices,
+            latest: parts.latest,
             sync: parts.sync,
             owned: BucketSet::EMPTY,
             tie: parts.tie,
@@ -307,6 +298,7 @@ struct Turn<D> {
     datapath: D,
     election: Election,
     notices: mpsc::Sender<Notice>,
+    latest: Teller,
     sync: Option<Door>,
     /// What the packet filter passes.
     owned: BucketSet,
@@ -369,7 +361,7 @@ impl<D: Datapath> Turn<D> {
                     self.write_table(&table)?;
                     if table.kept != self.kept {
                         self.kept = table.kept;
-                        self.tell(Notice::Kept(table.kept));
+                        self.latest.tell(|latest| latest.kept = table.kept);
                     }
                     self.elect();
                 }
@@ -382,8 +374,12 @@ impl<D: Datapath> Turn<D> {
                 Output::Event(event) => {
                     self.counts.count(&event);
                     let is_view = matches!(event, Event::View { .. });
+                    if matches!(event, Event::Gained { .. }) {
+                        self.latest.tell(|latest| latest.has_served = true);
+                    }
                     if let (Event::Resumed { .. }, Some(view)) = (&event, self.node.machine().view()) {
-                        self.tell(Notice::Found(Box::new(view.owners)));
+                        let owners = Box::new(view.owners);
+                        self.latest.tell(|latest| latest.found = Some(owners));
                     }
                     self.tell(Notice::Event(event));
                     if is_view {
@@ -397,8 +393,10 @@ impl<D: Datapath> Turn<D> {
                         let _ = answer.send(outcome);
                     }
                 }
+                Output::Examine(number) => self.latest.tell(|latest| latest.examination = number),
                 Output::Incarnation(incarnation) => {
-                    self.tell(Notice::Incarnation(incarnation, self.node.farewells()));
+                    let farewells = self.node.farewells();
+                    self.latest.tell(|latest| latest.incarnation = Some((incarnation, farewells)));
                 }
                 Output::Memo(memo) => {
                     self.memo = memo;
@@ -465,11 +463,12 @@ impl<D: Datapath> Turn<D> {
 
     fn tell_owners(&self) {
         if let Some(view) = self.node.machine().view() {
-            self.tell(Notice::Owners { epoch: view.id.epoch, owners: Box::new(view.owners) });
+            let (id, owners) = (view.id, Box::new(view.owners));
+            self.latest.tell(|latest| latest.owners = Some((id, owners)));
         }
     }
 
-    /// Notices are for people: if nobody takes them in time, they are dropped rather than waited for.
+    /// Notices are for people (state is told in [`Latest`](crate::latest::Latest)): if nobody takes them in time, they are dropped rather than waited for.
     fn tell(&self, notice: Notice) {
         if let Err(error) = self.notices.try_send(notice) {
             match error.into_inner() {

@@ -144,7 +144,7 @@ fn nodes(context: &Context<'_>, report: &Report, name: &impl Fn(NodeId) -> Strin
         nodes.push(api::Node {
             name: name(id),
             state: word.map_or(api::NodeState::Unknown, |word| state(word.state)),
-            healthy: word.is_none_or(|word| word.healthy),
+            healthy: word.is_none_or(|word| word.is_fit()),
             weight: word.map_or(0, |word| word.weight),
             buckets: buckets(id),
             heard_ms: peer
@@ -156,7 +156,10 @@ fn nodes(context: &Context<'_>, report: &Report, name: &impl Fn(NodeId) -> Strin
             connections: word.map(|word| word.connections).filter(|count| *count > 0),
             settled: word
                 .map(|word| word.settled && status.view.as_ref().is_some_and(|view| view.id == word.adopted)),
-            reason: word.filter(|word| word.late).map(|_| "its program is scheduled late".into()),
+            reason: peer
+                .complaint
+                .clone()
+                .or_else(|| word.filter(|word| word.late).map(|_| "its program is scheduled late".into())),
             version: None,
         });
     }

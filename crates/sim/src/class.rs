@@ -7,6 +7,7 @@ use crate::host::Point;
 use crate::network::Weather;
 use crate::rng::Rng;
 use crate::script::Script;
+use crate::server::{Asking, Server};
 use crate::world::{Deed, Settings};
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ enum Fault {
     Burst,
     /// Two nodes cannot hear each other for long, and those who hear both start anew.
     Echoers,
+    ServerFails,
+    ServersFail,
 }
 
 /// A class of worlds.
@@ -57,6 +60,7 @@ pub struct Class {
     sealed: bool,
     /// Only three to five nodes, so that what the seed draws concerns each other.
     few: bool,
+    checks: bool,
 }
 
 use Fault::*;
@@ -66,6 +70,19 @@ pub const CLASSES: &[Class] = &[
     Class::new("calm", "nothing goes wrong", &[], (80, 80)),
     Class::new("weight", "weights change", &[Weight], (60, 120)),
     Class::new("health", "health checks fail and pass", &[Health], (60, 120)),
+    Class {
+        checks: true,
+        ..Class::new("servers", "servers fail and hang, one or all", &[ServerFails, ServersFail], (20, 160))
+    },
+    Class {
+        checks: true,
+        ..Class::new(
+            "servers-and-more",
+            "servers fail while nodes come, go and hang",
+            &[ServerFails, ServersFail, ServersFail, PowerOff, Leave, Drain, Weight, Hang, Loss, Split],
+            (5, 80),
+        )
+    },
     Class::new("drain", "nodes drain and come back", &[Drain], (60, 120)),
     Class::new("leave", "nodes leave and come back", &[Leave], (80, 160)),
     Class::new("power", "one machine at a time dies", &[PowerOff], (120, 200)),
@@ -176,7 +193,7 @@ impl Class {
         faults: &'static [Fault],
         pause: (u64, u64),
     ) -> Self {
-        Class { name, about, faults, pause, links: 1, sealed: false, few: false }
+        Class { name, about, faults, pause, links: 1, sealed: false, few: false, checks: false }
     }
 
     /// The class of a name.
@@ -226,6 +243,12 @@ impl Class {
             weights,
             digests: vec![0],
             drift: rng.below(4) > 0,
+            asking: self.checks.then(|| Asking {
+                interval: Duration::from_millis(timeout_ms),
+                timeout: Duration::from_millis(timeout_ms / 4),
+                rise: 2,
+                fall: 2,
+            }),
             sealed: self.sealed,
             trace: false,
         };
@@ -552,6 +575,20 @@ impl Author {
             }
             Burst => self.burst(at),
             Echoers => self.echoers(at),
+            ServerFails => {
+                let back = at + self.span(1, 100);
+                let server = self.rng.pick(&[Server::Down, Server::Hangs]);
+                self.at(at, Deed::Server(node, server));
+                self.at(back, Deed::Server(node, Server::Up));
+            }
+            ServersFail => {
+                let back = at + self.span(1, 100);
+                let server = self.rng.pick(&[Server::Down, Server::Hangs]);
+                for node in 0..self.nodes {
+                    self.at(at, Deed::Server(node, server));
+                    self.at(back, Deed::Server(node, Server::Up));
+                }
+            }
             ColdStart => {
                 for node in 0..self.nodes {
                     self.at(at, Deed::PowerOff(node));

@@ -19,6 +19,7 @@ use rudel_proto::machine::Machine;
 
 use crate::host::Point;
 use crate::network::Weather;
+use crate::server::Server;
 use crate::world::{Deed, Settings, World, nanos};
 
 /// So many milliseconds.
@@ -238,6 +239,11 @@ impl Member<'_> {
     /// Somebody asks something of it.
     pub fn command(self, command: Command) {
         self.does(|node| Deed::Command(node, command));
+    }
+
+    /// From now on its server does this.
+    pub fn server(self, server: Server) {
+        self.does(|node| Deed::Server(node, server));
     }
 
     /// Its share is to be so much.

@@ -12,6 +12,7 @@ use rudel_proto::wire::Message;
 use rudel_proto::{Command, Node, Output, Time};
 
 use crate::clock::{Clock, Moment};
+use crate::server::{Checks, Server};
 use crate::words::Words;
 
 /// A datagram on its way.
@@ -72,6 +73,7 @@ pub(crate) enum Act {
     Event(Event),
     /// What a successor must know; empty for nothing.
     Memo(Vec<u8>),
+    Examine(u32),
     Incarnation(Incarnation),
     Stopped,
 }
@@ -140,6 +142,7 @@ impl Brain {
                 Action::Keep => Act::Own(machine.owned()),
                 Action::Lease(until) => Act::Lease(until),
                 Action::Event(event) => Act::Event(event),
+                Action::Examine(number) => Act::Examine(number),
                 // No world has an administrator who waits for an answer.
                 Action::Ordered { .. } => return self.poll(),
                 Action::Incarnation(incarnation) => Act::Incarnation(incarnation),
@@ -152,6 +155,7 @@ impl Brain {
                 Output::Table(table) => Act::Own(table.owned),
                 Output::Lease(until) => Act::Lease(until),
                 Output::Event(event) => Act::Event(event),
+                Output::Examine(number) => Act::Examine(number),
                 Output::Incarnation(incarnation) => Act::Incarnation(incarnation),
                 Output::Stopped => Act::Stopped,
                 Output::Memo(bytes) => Act::Memo(bytes),
@@ -189,6 +193,8 @@ pub(crate) struct Process {
     /// What the socket holds, and since when.
     pub(crate) inbox: VecDeque<(Moment, Packet)>,
     pub(crate) commands: VecDeque<Command>,
+    pub(crate) checks: Checks,
+    pub(crate) told_checks: Option<Command>,
     /// It gets no processor before this.
     pub(crate) hung_until: Moment,
     /// Hangs that wait for the loop to reach a point.
@@ -228,6 +234,8 @@ pub(crate) struct Host {
     pub(crate) runs: u64,
     /// A look at the lease's end is scheduled.
     pub(crate) lapse_scheduled: bool,
+    /// What its health check finds, in worlds that have one.
+    pub(crate) server: Server,
     /// How long the daemon may wait for the processor each time it wants to go on, in nanoseconds.
     pub(crate) slow: u64,
     /// When it last was hung, dead or starting.

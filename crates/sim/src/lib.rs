@@ -26,6 +26,7 @@ pub mod network;
 pub mod replay;
 mod rng;
 pub mod script;
+mod server;
 mod words;
 pub mod world;
 
@@ -35,4 +36,5 @@ pub use host::Point;
 pub use judge::{Blackouts, Violation};
 pub use rng::Rng;
 pub use script::{Outcome, Script};
+pub use server::{Asking, Server};
 pub use world::{Deed, Settings, World};

@@ -65,6 +65,7 @@ fn tell(node: &mut Replay, since: u64, out: &mut impl Write) -> std::io::Result<
                 writeln!(out, "{} = order {ticket}: {outcome:?}", at(since))?;
             }
             Action::Incarnation(incarnation) => writeln!(out, "{} = run {}", at(since), incarnation.0)?,
+            Action::Examine(number) => writeln!(out, "{} = examination {number}", at(since))?,
             Action::Lease(_) => {}
             Action::Stopped => writeln!(out, "{} = stopped", at(since))?,
         }

@@ -1,5 +1,6 @@
 //! The world: true time, machines, the wire between them, what befalls them, and the judge who watches.
 
+mod checks;
 mod daemons;
 mod proof;
 mod succession;
@@ -21,6 +22,7 @@ use crate::host::{Host, Kernel, Packet, Point};
 use crate::judge::{Blackouts, Judge, Violation, millis};
 use crate::network::{Network, Weather};
 use crate::rng::Rng;
+use crate::server::{Answer, Asking, Server};
 
 /// What a world is made of.
 #[derive(Clone, Debug)]
@@ -43,6 +45,8 @@ pub struct Settings {
     pub digests: Vec<u64>,
     /// Whether clocks differ in rate; origins always do.
     pub drift: bool,
+    /// How health checks are asked; `None` for a world without.
+    pub asking: Option<Asking>,
     /// Whether datagrams travel sealed.
     pub sealed: bool,
     /// Whether to print what happens.
@@ -62,6 +66,7 @@ impl Settings {
             weights: vec![100],
             digests: vec![0],
             drift: true,
+            asking: None,
             sealed: false,
             trace: false,
         }
@@ -95,6 +100,8 @@ pub enum Deed {
     Slow(usize, u64),
     /// Somebody asks something of it.
     Command(usize, Command),
+    /// From now on its server does this.
+    Server(usize, Server),
     /// One direction between two nodes is cut (or mended), on one link or on all.
     Cut {
         /// Which link; `None` for all.
@@ -131,6 +138,10 @@ enum Happening {
     Wake(usize, u64),
     /// Perhaps the end of a lease in the kernel.
     Lapse(usize),
+    /// The daemon's health check is due.
+    Ask(usize, u64),
+    /// It has come to this.
+    Answer(usize, u64, Answer),
     Deed(Deed),
     Attack,
 }
@@ -199,6 +210,7 @@ impl World {
                     process: None,
                     runs: 0,
                     lapse_scheduled: false,
+                    server: Server::Up,
                     slow: 0,
                     trouble: None,
                     behind: None,
@@ -312,6 +324,8 @@ impl World {
                     self.watch_lease(node);
                     self.look(node);
                 }
+                Happening::Ask(node, run) => self.ask(node, run),
+                Happening::Answer(node, run, answer) => self.answer(node, run, answer),
                 Happening::Deed(deed) => self.perform(deed),
                 Happening::Attack => self.attack(),
             }
@@ -350,6 +364,7 @@ impl World {
                     self.run(node);
                 }
             }
+            Deed::Server(node, server) => self.hosts[node].server = server,
             Deed::Cut { link, from, to, cut } => {
                 for each in 0..self.network.links() {
                     if link.is_none_or(|link| link == each) {
@@ -379,12 +394,13 @@ impl World {
         }
     }
 
-    /// Ends every fault: the wire is clear, who hangs wakes, nobody is slow. Who is dead stays dead.
+    /// Ends every fault: the wire is clear, who hangs wakes, nobody is slow, every server is up. Who is dead stays dead.
     pub fn heal(&mut self) {
         self.note(|| "---- healed".into());
         self.network.heal();
         for node in 0..self.hosts.len() {
             self.hosts[node].slow = 0;
+            self.hosts[node].server = Server::Up;
             let now = self.now;
             let hung = match &mut self.hosts[node].process {
                 Some(process) => {
@@ -520,5 +536,6 @@ fn describe(message: &Message) -> String {
         Message::View(view) => format!("view {}:{:?}", view.id.epoch, view.id.coordinator.id),
         Message::Order(order) => format!("{order:?}"),
         Message::Done(done) => format!("{done:?}"),
+        Message::Complaint(complaint) => format!("{complaint:?}"),
     }
 }

@@ -1,5 +1,8 @@
 //! What happened once, or must never happen, told in a few lines each. A violated property panics at any step.
 
+#[path = "stories/health.rs"]
+mod health;
+
 use std::time::Duration;
 
 use rudel_proto::wire::NodeState;

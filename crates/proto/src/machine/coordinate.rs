@@ -143,7 +143,7 @@ impl Machine {
             .into_iter()
             .filter(|identity| *identity == self.me || !self.is_over(now, *identity))
             .filter(|identity| identity.id != self.me.id || *identity == self.me)
-            .map(|identity| Member { identity, weight: self.wanted_weight(now, identity) })
+            .map(|identity| Member { identity, weight: 0 })
             .collect();
         // Two runs of one node: the later stays.
         members.dedup_by(|later, earlier| {
@@ -156,6 +156,7 @@ impl Machine {
         if members.len() > MEMBERS_MAX {
             self.drop_newcomers(&mut members);
         }
+        self.weigh(now, &mut members);
         members
     }
 
@@ -182,48 +183,16 @@ impl Machine {
         }
     }
 
-    /// A member's weight in the shares: none while it is unhealthy, draining or leaving.
-    fn wanted_weight(&self, now: Time, identity: Identity) -> u16 {
-        if identity == self.me {
-            let serves = self.healthy && self.connected && !self.draining && !self.leaving;
-            return if serves { self.weight } else { 0 };
-        }
-        let word = self
-            .peers
-            .get(&identity.id)
-            .filter(|peer| peer.identity == identity && peer.is_heard(now, self.config.timeout));
-        match word.and_then(|peer| peer.word.as_ref()) {
-            Some(word) if word.healthy && matches!(word.state, NodeState::Active | NodeState::Joining) => {
-                word.weight
-            }
-            Some(_) => 0,
-            // Silent, but not yet expired: as it is.
-            None => self.view.as_ref().and_then(|view| view.member(identity)).map_or(0, |m| m.weight),
-        }
-    }
-
     /// The members as the shares are dealt out to them.
     fn candidates(&self, now: Time, members: &[Member]) -> Vec<Candidate> {
-        // Health that fails on all nodes changes nothing: an empty cluster serves nobody.
-        let all_unhealthy = members.iter().all(|m| m.weight == 0);
         members
             .iter()
             .map(|m| Candidate {
                 id: m.identity.id,
-                weight: if all_unhealthy { self.weight_if_healthy(now, m.identity) } else { m.weight },
+                weight: m.weight,
                 gains: self.hears_all(now, m.identity, members),
             })
             .collect()
-    }
-
-    fn weight_if_healthy(&self, now: Time, identity: Identity) -> u16 {
-        if identity == self.me {
-            return if self.draining || self.leaving || !self.connected { 0 } else { self.weight };
-        }
-        self.heard_peers(now)
-            .find(|(peer, _)| peer.identity == identity)
-            .filter(|(_, word)| matches!(word.state, NodeState::Active | NodeState::Joining))
-            .map_or(0, |(_, word)| word.weight)
     }
 
     /// R6: new buckets go only to nodes whose heard tables show all members, since no other could collect the

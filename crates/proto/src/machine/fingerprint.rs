@@ -63,6 +63,7 @@ impl Origin<'_> {
                 self.number(order.to, order.echo, state);
             }
             Message::Done(done) => (done.to, done.number).hash(state),
+            Message::Complaint(complaint) => complaint.hash(state),
         }
     }
 
@@ -99,6 +100,8 @@ impl Origin<'_> {
         let uptime = Duration::from_millis(pulse.uptime_ms.into()).min(horizon);
         (uptime, pulse.state, pulse.weight, pulse.keeping).hash(state);
         (pulse.digest, pulse.healthy, pulse.late, pulse.settled, pulse.gone).hash(state);
+        // Examinations are counted as they are: a world has as many as verdicts were changed in it.
+        (pulse.cut, pulse.checkup).hash(state);
         self.view_id(pulse.adopted, state);
         self.view_id(pulse.promise, state);
         state.write_usize(pulse.heard.len());
@@ -115,7 +118,7 @@ impl Message {
         match self {
             Message::Pulse(pulse) => Some(pulse.adopted),
             Message::View(view) => Some(view.id),
-            Message::Order(_) | Message::Done(_) => None,
+            Message::Order(_) | Message::Done(_) | Message::Complaint(_) => None,
         }
     }
 }
@@ -146,16 +149,17 @@ impl Machine {
     /// Hashes what two machines must have in common to behave alike from now on.
     pub fn fingerprint<H: Hasher>(&self, origin: &Origin<'_>, state: &mut H) {
         // A new field does not compile until somebody has thought about it here: one that rules look at and that is
-        // not hashed makes a checker blind. The last nine never change here, or are told and never asked.
+        // not hashed makes a checker blind. The last ones never change here, or are told and never asked.
         #[rustfmt::skip]
         let Machine {
-            me: _, phase: _, weight: _, healthy: _, connected: _, draining: _, leaving: _, leaving_since: _,
-            keeping: _, contested: _, orders: _, started_at: _, listen_since: _, observed_at: _, late_until: _,
-            stalled_at: _, resuming: _, pulsed_before: _, view: _, promise: _, debts: _, owned: _, lease: _, bodies: _, peers: _, gone: _, twin: _,
+            me: _, phase: _, weight: _, healthy: _, connected: _, checkup: _, examination: _, draining: _, leaving: _,
+            leaving_since: _, keeping: _, contested: _, orders: _, started_at: _, listen_since: _, observed_at: _,
+            late_until: _, stalled_at: _, resuming: _, pulsed_before: _, view: _, promise: _, debts: _, owned: _,
+            lease: _, bodies: _, peers: _, gone: _, twin: _,
             sent: _, pulse_due: _, extra_pulses: _, said: _, want: _, wanted_since: _, turn_at: _, repeat_at: _,
             timers: _, actions: _,
             // Not hashed:
-            config: _, connections: _, audits: _, unscheduled: _, adopted_at: _, gained_since_adoption: _,
+            config: _, connections: _, audits: _, complaint: _, complaint_in: _, drain: _, unscheduled: _, adopted_at: _, gained_since_adoption: _,
             turned_away: _, windows: _, sequence: _,
         } = self;
         self.fingerprint_of_self(origin, state);
@@ -171,6 +175,7 @@ impl Machine {
             (said, origin.instant(next)).hash(state);
         }
         (self.weight, self.healthy, self.connected, self.draining, self.leaving).hash(state);
+        (self.checkup, self.examination).hash(state);
         (self.keeping, self.contested).hash(state);
         if self.leaving {
             origin.instant(self.leaving_since).hash(state);
@@ -236,7 +241,7 @@ impl Machine {
         }
         (origin.instant(self.pulse_due), self.extra_pulses).hash(state);
         if let Some(said) = &self.said {
-            (said.state, said.healthy, said.weight, said.settled, said.gone).hash(state);
+            (said.state, said.healthy, said.checkup, said.weight, said.settled, said.gone).hash(state);
             (said.debts, said.keeping, said.silent).hash(state);
             origin.view_id(said.adopted, state);
             origin.view_id(said.promise.unwrap_or(ViewId::NONE), state);
@@ -254,6 +259,7 @@ impl Machine {
                 Action::Send { message, .. } => origin.message(message, None, state),
                 Action::Own(owned) => owned.hash(state),
                 Action::Lease(until) => origin.instant(*until).hash(state),
+                Action::Examine(number) => number.hash(state),
                 _ => {}
             }
         }

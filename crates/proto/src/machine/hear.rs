@@ -82,7 +82,12 @@ impl Machine {
         }
         self.promise = self.promise.max(pulse.promise).max(pulse.adopted);
         pulse.heard.sort_unstable_by_key(|entry| entry.identity.id);
+        let examination = pulse.checkup.called.max(pulse.checkup.answered);
+        if pulse.is_fit() {
+            peer.complaint = None;
+        }
         peer.word = Some(pulse);
+        self.hear_of_examination(examination);
         self.move_lease(now);
         Ok(())
     }

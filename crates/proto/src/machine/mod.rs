@@ -10,14 +10,18 @@
 //!   handle_command ──────────────┘   rules.rs      └─ coordinate.rs  R6        who makes the next view
 //!   handle_pulse_sent                R1-R3 R8 R9       resume.rs      R10       a run that outlives its daemon
 //!                                        │
-//!                        say.rs ──► poll_action()    Send · Own · Keep · Lease · Event · Ordered · Incarnation · Stopped
+//!                        say.rs ──► poll_action()    Send · Own · Keep · Lease · Examine · Event · Ordered ·
+//!                                                       Incarnation · Stopped
 //! ```
 //!
 //! Invariants: what is owned is part of what the adopted view gives; no view below the promise is adopted; an
 //! `Own` that takes away comes before the pulse that says so.
 
+mod complaint;
 mod coordinate;
+mod drains;
 mod fingerprint;
+mod fitness;
 mod handover;
 mod hear;
 mod judge;
@@ -46,13 +50,14 @@ use crate::seal::{Rejection, ReplayWindow, Sender};
 use crate::status::{PeerStatus, Status};
 use crate::time::Time;
 use crate::view::View;
-use crate::wire::{Audit, Message, NodeState, Pulse, Task};
+use crate::wire::{Audit, Checkup, Complaint, Message, NodeState, Pulse, Task};
 
 pub use fingerprint::Origin;
 pub use orders::Outcome;
 pub use resume::{Inheritance, Memo, NUMBERS_RESERVED, ResumeError};
 
 use coordinate::Want;
+use drains::Drain;
 use orders::Orders;
 use peer::{Contact, Peer};
 use timers::{Timer, Timers};
@@ -74,8 +79,20 @@ const WINDOWS_MAX: usize = 256;
 pub enum Command {
     /// Changes the weight, 0 to 1000.
     Weight(u16),
-    /// Says whether the health checks pass.
+    /// Says whether nothing is wrong that is known without asking, such as a link without a carrier. What is wrong
+    /// takes the share away at once (R6.5).
     Healthy(bool),
+    /// Says what the health checks have come to (R6.5).
+    Checked {
+        /// The verdict: all of them are good.
+        good: bool,
+        /// Whether the last answer of none was bad; true before the first answers.
+        last_good: bool,
+        /// The last examination ([`Action::Examine`]) after which each has been asked and has answered; 0 for none.
+        answered: u32,
+    },
+    /// Says in words what is wrong with this node; empty if nothing is. The others show it.
+    Complain(String),
     /// Gives the share away and stays, or takes it back.
     Drain(bool),
     /// Gives the share away, says good-bye and ends.
@@ -119,6 +136,9 @@ pub enum Action {
     Keep,
     /// The kernel may pass packets until then.
     Lease(Time),
+    /// Ask all health checks at once; [`Command::Checked`] says how that came out, with this number. A later one
+    /// stands for those before it.
+    Examine(u32),
     /// Tell people.
     Event(Event),
     /// An order to another node has been carried out, or given up.
@@ -169,6 +189,9 @@ pub struct Machine {
     weight: u16,
     healthy: bool,
     connected: bool,
+    checkup: Checkup,
+    /// The highest examination heard of (R6.5).
+    examination: u32,
     draining: bool,
     leaving: bool,
     leaving_since: Time,
@@ -177,6 +200,11 @@ pub struct Machine {
     connections: u32,
     orders: Orders,
     audits: Vec<Audit>,
+    complaint: Option<Complaint>,
+    /// After how many more regular pulses it is said.
+    complaint_in: u32,
+    /// What was told last of this node's drain.
+    drain: Drain,
 
     started_at: Time,
     /// R8: when listening began, anew after a stall.
@@ -228,6 +256,7 @@ pub struct Machine {
 struct Said {
     state: NodeState,
     healthy: bool,
+    checkup: Checkup,
     weight: u16,
     adopted: ViewId,
     settled: bool,
@@ -251,6 +280,8 @@ impl Machine {
             weight: config.weight,
             healthy: true,
             connected: true,
+            checkup: Checkup::GOOD,
+            examination: 0,
             draining: false,
             leaving: false,
             leaving_since: now,
@@ -259,6 +290,9 @@ impl Machine {
             connections: 0,
             orders: Orders::default(),
             audits: Vec::new(),
+            complaint: None,
+            complaint_in: 0,
+            drain: Drain::None,
             started_at: now,
             listen_since: now,
             observed_at: now,
@@ -313,6 +347,7 @@ impl Machine {
                 Message::Pulse(pulse) => self.handle_pulse(now, sender, pulse),
                 Message::View(view) => self.handle_view(now, sender, *view),
                 Message::Order(order) => self.handle_order(now, sender, order),
+                Message::Complaint(complaint) => self.handle_complaint(now, sender, complaint),
                 Message::Done(done) => {
                     self.handle_done(sender, done);
                     Ok(())
@@ -341,6 +376,7 @@ impl Machine {
                 self.pulse_due + self.config.interval * (u32::try_from(missed).unwrap_or(u32::MAX - 1) + 1);
             self.evaluate_before_pulse(now);
             self.pulse(now);
+            self.complain();
         }
         self.evaluate(now);
     }
@@ -351,6 +387,8 @@ impl Machine {
         match command {
             Command::Weight(weight) => self.obey(Task::Weight(weight)),
             Command::Healthy(healthy) => self.healthy = healthy,
+            Command::Checked { good, last_good, answered } => self.heed_checks(good, last_good, answered),
+            Command::Complain(text) => self.set_complaint(&text),
             Command::Drain(draining) => self.obey(Task::Drain(draining)),
             Command::Leave => {
                 if !self.leaving {
@@ -441,6 +479,11 @@ impl Machine {
                 alive: peer.is_heard(now, self.config.timeout) && !self.is_gone(peer.identity),
                 gone: self.is_gone(peer.identity),
                 word: peer.word.clone(),
+                complaint: peer
+                    .complaint
+                    .as_ref()
+                    .filter(|_| peer.word.as_ref().is_some_and(|word| !word.is_fit()))
+                    .map(|(_, complaint)| complaint.as_str().to_owned()),
             })
             .collect();
         Status {
@@ -456,7 +499,7 @@ impl Machine {
             kept: self.keeping,
             connections: self.connections_left(),
             weight: self.weight,
-            healthy: self.healthy && self.connected,
+            healthy: self.healthy && self.connected && self.checkup.good,
             peers,
         }
     }

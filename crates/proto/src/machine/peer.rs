@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::id::{Identity, Incarnation, NodeId, NodeName};
 use crate::time::Time;
-use crate::wire::{Heard, Pulse};
+use crate::wire::{Complaint, Heard, Pulse};
+
+use super::drains::Drain;
 
 /// A datagram's number and when it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,10 @@ pub(super) struct Peer {
     pub(super) acknowledged: Option<Time>,
     /// The number of its last order that was carried out; 0 for none.
     pub(super) obeyed: u64,
+    /// What it last said is wrong with it, and in which datagram.
+    pub(super) complaint: Option<(u64, Complaint)>,
+    /// What was told last of its drain; `None` before its first word.
+    pub(super) drain: Option<Drain>,
 }
 
 impl Peer {
@@ -46,6 +52,8 @@ impl Peer {
             echoed: None,
             acknowledged: None,
             obeyed: 0,
+            complaint: None,
+            drain: None,
         }
     }
 

@@ -4,6 +4,7 @@
 //! the successor only retains. What it must not forget is in the [`Memo`], which was left before each datagram that
 //! says something new.
 
+use super::drains::Drain;
 use super::{Action, Machine, Phase};
 use crate::bucket::BucketSet;
 use crate::config::Config;
@@ -11,12 +12,12 @@ use crate::event::Event;
 use crate::id::{Identity, ViewId};
 use crate::time::Time;
 use crate::view::View;
-use crate::wire::{Message, Reader, Writer};
+use crate::wire::{Checkup, Message, Reader, Writer};
 
 /// Numbers of datagrams that a memo reserves at once: nearly an hour of regular pulses.
 pub const NUMBERS_RESERVED: u64 = 1 << 16;
 /// The layout of a memo.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Good-byes and debts that a memo can tell of; more have never been alive within 64 T.
 const TOLD_MAX: usize = 64;
 
@@ -35,8 +36,12 @@ pub struct Memo {
     pub weight: u16,
     /// See `weight`.
     pub configured_weight: u16,
-    /// Whether its health checks passed.
+    /// Whether nothing was wrong that it knew of without asking.
     pub healthy: bool,
+    /// What its health checks had come to.
+    pub checkup: Checkup,
+    /// The highest examination that it had heard of.
+    pub examination: u32,
     /// Whether it was told to give its share away.
     pub draining: bool,
     /// The adopted view, which names it.
@@ -92,7 +97,10 @@ impl Memo {
         w.u64(self.reserved);
         w.u16(self.weight);
         w.u16(self.configured_weight);
-        w.flags([self.healthy, self.draining, false, false]);
+        w.flags([self.healthy, self.draining, self.checkup.good, self.checkup.last_good]);
+        w.u32(self.checkup.called);
+        w.u32(self.checkup.answered);
+        w.u32(self.examination);
         w.view_id(self.promise);
         w.u8(self.debts.len().min(TOLD_MAX) as u8);
         self.debts.iter().take(TOLD_MAX).for_each(|debt| w.identity(*debt));
@@ -113,7 +121,9 @@ impl Memo {
         }
         let (me, host, digest, reserved) = (r.identity()?, r.u64()?, r.u64()?, r.u64()?);
         let (weight, configured_weight) = (r.u16()?, r.u16()?);
-        let [healthy, draining, ..] = r.flags()?;
+        let [healthy, draining, good, last_good] = r.flags()?;
+        let checkup = Checkup { good, last_good, called: r.u32()?, answered: r.u32()? };
+        let examination = r.u32()?;
         let promise = r.view_id()?;
         let mut debts = Vec::new();
         for _ in 0..r.u8()? {
@@ -138,6 +148,8 @@ impl Memo {
             weight,
             configured_weight,
             healthy,
+            checkup,
+            examination,
             draining,
             view,
             promise,
@@ -174,7 +186,11 @@ impl Machine {
             machine.weight = memo.weight;
         }
         machine.healthy = memo.healthy;
+        machine.checkup = memo.checkup;
+        machine.examination = memo.examination;
         machine.draining = memo.draining;
+        // That it drains has been told.
+        machine.drain = if memo.draining { Drain::Begun } else { Drain::None };
         machine.sequence = memo.reserved;
         machine.promise = memo.promise;
         machine.debts = memo.debts.into_iter().collect();
@@ -211,6 +227,8 @@ impl Machine {
             weight: self.weight,
             configured_weight: self.config.weight,
             healthy: self.healthy,
+            checkup: self.checkup,
+            examination: self.examination,
             draining: self.draining,
             view,
             promise: self.promise,

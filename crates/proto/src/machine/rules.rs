@@ -7,7 +7,7 @@ use crate::event::Event;
 use crate::id::{Identity, ViewId};
 use crate::time::Time;
 use crate::view::View;
-use crate::wire::{NodeState, Pulse};
+use crate::wire::Pulse;
 
 impl Machine {
     /// Applies the rules until nothing follows from what is known at `now`.
@@ -41,6 +41,7 @@ impl Machine {
         self.repeat(now);
         self.leave(now);
         self.forget(now);
+        self.tell_drains();
     }
 
     /// R8: a starting node listens for T, joins at once if it heard somebody, and forms a view of its own only if
@@ -243,10 +244,7 @@ impl Machine {
             self.actions.push_back(Action::Stopped);
             return;
         }
-        let heirs = self.heard_peers(now).any(|(_, word)| {
-            word.weight > 0 && word.healthy && matches!(word.state, NodeState::Active | NodeState::Joining)
-        });
-        let patience = if heirs { self.config.timeout * 5 } else { self.config.interval };
+        let patience = if self.has_heirs(now) { self.config.timeout * 5 } else { self.config.interval };
         // What is kept is waited for, however long: the daemon's drain time-out ends it.
         let served = self.owned.is_empty() && self.keeping.is_empty();
         if served || !self.owned.is_empty() && now >= self.leaving_since + patience {

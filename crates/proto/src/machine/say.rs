@@ -7,7 +7,7 @@ use crate::id::{Identity, Incarnation, NodeId, NodeName, ViewId};
 use crate::share;
 use crate::time::Time;
 use crate::view::View;
-use crate::wire::{HEARD_MAX, Heard, Message, NodeState, Pulse};
+use crate::wire::{Checkup, HEARD_MAX, Heard, Message, NodeState, Pulse};
 
 impl Machine {
     pub(super) fn own(&mut self, owned: BucketSet) {
@@ -92,6 +92,7 @@ impl Machine {
         Said {
             state,
             healthy: self.healthy && self.connected,
+            checkup: self.checkup,
             weight: self.weight,
             adopted: self.view_id(),
             settled: self.is_settled(),
@@ -113,6 +114,8 @@ impl Machine {
             uptime_ms: u32::try_from(uptime).unwrap_or(u32::MAX),
             state: said.state,
             healthy: said.healthy,
+            cut: !self.connected,
+            checkup: said.checkup,
             late: self.is_late(now),
             settled: said.settled,
             gone: said.gone,
@@ -141,6 +144,8 @@ impl Machine {
             uptime_ms: 0,
             state: NodeState::Leaving,
             healthy: false,
+            cut: false,
+            checkup: Checkup::GOOD,
             late: false,
             settled: false,
             gone: true,

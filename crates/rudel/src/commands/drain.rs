@@ -159,8 +159,11 @@ fn look(snapshot: &Snapshot, name: &str) -> Sight {
 /// Whether a node can take over what another gives away.
 fn is_heir(snapshot: &Snapshot, node: &Node) -> bool {
     let is_heard = node.heard_ms.is_some() || node.name == snapshot.node;
-    let serves = matches!(node.state, NodeState::Active | NodeState::Joining);
-    is_heard && serves && node.healthy && node.weight > 0
+    let serves =
+        |node: &Node| matches!(node.state, NodeState::Active | NodeState::Joining) && node.weight > 0;
+    // Where nobody is healthy, nobody's health counts.
+    let health_counts = snapshot.nodes.iter().any(|node| serves(node) && node.healthy);
+    is_heard && serves(node) && (node.healthy || !health_counts)
 }
 
 /// What is left on every node that gives its share away, the one that is waited for first.
@@ -295,6 +298,8 @@ mod tests {
         last.nodes[2].buckets = 256;
         last.nodes[0].weight = 0;
         last.nodes[1].healthy = false;
+        assert_eq!(look(&last, "n3"), Sight::Draining, "nobody is healthy, so nobody's health counts");
+        last.nodes[1].weight = 0;
         assert_eq!(
             trouble(&last),
             "nobody can take over the 256 buckets of n3, which serves on: undrain another node, or give it a weight"

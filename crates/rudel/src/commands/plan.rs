@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use rudel_api::snapshot::{NodeState, SCHEMA, Snapshot};
+use rudel_api::snapshot::{Node, NodeState, SCHEMA, Snapshot};
 use rudel_api::{ClusterName, NodeName};
 use rudel_proto::bucket::BUCKET_COUNT;
 use rudel_proto::id::NodeId;
@@ -127,12 +127,15 @@ impl Cluster {
         let mut members = BTreeMap::new();
         let mut idle = BTreeMap::new();
         let mut others = BTreeMap::new();
+        // Where nobody is healthy, nobody's health counts.
+        let serves = |node: &Node| node.state == NodeState::Active && node.weight > 0;
+        let health_counts = snapshot.nodes.iter().any(|node| serves(node) && node.healthy);
         for node in &snapshot.nodes {
             let node_name = NodeName::new(&node.name)
                 .map_err(|error| odd(format!("the daemon knows a node with an odd name: {error}")))?;
             // As a coordinator does it: whoever cannot or shall not serve stays a member without a share.
             match node.state {
-                NodeState::Active if node.healthy => members.insert(node_name, node.weight),
+                NodeState::Active if node.healthy || !health_counts => members.insert(node_name, node.weight),
                 // What it is about is not known yet, but the view gives it a share.
                 NodeState::Unknown if node.buckets > 0 => members.insert(node_name, node.weight),
                 NodeState::Active | NodeState::Draining | NodeState::Leaving => {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rudel_proto::Command;
+
 use super::Checks;
 
 /// What can make a node unhealthy, in the order in which it is told.
@@ -13,6 +15,33 @@ enum Cause {
     Check(usize),
     /// The connections of the other routers are not known yet.
     Connections,
+}
+
+/// This node's fitness as the protocol is told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// Whether nothing is wrong but what its health checks say.
+    able: bool,
+    /// Whether any has: without one, nothing can be served whoever else can.
+    connected: bool,
+    /// The verdict on all health checks.
+    good: bool,
+    /// Whether the last answer of none was bad.
+    last_good: bool,
+    /// The last examination that all of them have answered.
+    answered: u32,
+}
+
+impl Word {
+    /// It, in the protocol's words.
+    pub const fn commands(self) -> [Command; 3] {
+        let Word { able, connected, good, last_good, answered } = self;
+        [
+            Command::Connected(connected),
+            Command::Healthy(able),
+            Command::Checked { good, last_good, answered },
+        ]
+    }
 }
 
 /// Whether this node can serve, and every reason why not.
@@ -55,15 +84,16 @@ impl Fitness {
         };
     }
 
-    /// Whether nothing is wrong.
-    pub fn healthy(&self) -> bool {
-        self.reasons.is_empty()
-    }
-
-    /// Whether any cluster interface has a carrier: without one, nothing can be served whoever else can.
-    pub fn connected(&self) -> bool {
-        let cut = self.reasons.keys().filter(|cause| matches!(cause, Cause::Carrier(_))).count();
-        cut < self.interfaces
+    /// What the protocol is to be told of it and of these checks.
+    pub fn word(&self, checks: &Checks) -> Word {
+        let without_carrier = self.reasons.keys().filter(|cause| matches!(cause, Cause::Carrier(_))).count();
+        Word {
+            able: self.reasons.keys().all(|cause| matches!(cause, Cause::Check(_))),
+            connected: without_carrier < self.interfaces,
+            good: checks.good(),
+            last_good: checks.last_good(),
+            answered: checks.answered(),
+        }
     }
 
     /// All that is wrong, links first; `None` if nothing is.
@@ -76,23 +106,33 @@ impl Fitness {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rudel_api::timestamp::Timestamp;
 
     #[test]
     fn every_cause_counts_until_it_is_gone() {
+        let none = Checks::new(&[], Timestamp::now());
         let mut fitness = Fitness::new(2);
-        let seen = |f: &Fitness| (f.healthy(), f.connected(), f.reason().unwrap_or_default());
+        let seen = |f: &Fitness| {
+            let Word { able, connected, .. } = f.word(&none);
+            (able, connected, f.reason().unwrap_or_default())
+        };
         assert_eq!(seen(&fitness), (true, true, String::new()));
         fitness.set(Cause::Check(0), Some("web: HTTP 500".into()));
-        assert_eq!(seen(&fitness), (false, true, "web: HTTP 500".into()));
+        assert_eq!(seen(&fitness), (true, true, "web: HTTP 500".into()), "a server is no link");
         fitness.set_carrier("eth0", false);
         assert_eq!(seen(&fitness), (false, true, "eth0 has no carrier; web: HTTP 500".into()));
         fitness.set(Cause::Check(0), Some("web: HTTP 503".into()));
         fitness.set_carrier("eth1", false);
-        assert!(!fitness.connected());
+        assert!(!fitness.word(&none).connected);
         fitness.set_carrier("eth0", true);
         fitness.set_carrier("eth1", true);
-        assert_eq!(seen(&fitness), (false, true, "web: HTTP 503".into()), "a link does not cure a server");
+        assert_eq!(seen(&fitness), (true, true, "web: HTTP 503".into()), "a link does not cure a server");
         fitness.set(Cause::Check(0), None);
+        assert_eq!(seen(&fitness), (true, true, String::new()));
+        fitness.set_connections(false);
+        let unknown = "the connections of the other routers are not known yet";
+        assert_eq!(seen(&fitness), (false, true, unknown.to_owned()), "no other node's answer refutes that");
+        fitness.set_connections(true);
         assert_eq!(seen(&fitness), (true, true, String::new()));
     }
 }

@@ -2,15 +2,17 @@
 //!
 //! ```text
 //!  one task per check                          the daemon
-//!  ask ─ time-out ─► Outcome ──(queue)──► Checks: rise, fall ─► Fitness: all reasons ─► Command::Healthy
-//!   ▲                   │
-//!   └── interval, less a little chance ┘
+//!  ask ─ time-out ─► Outcome ──(queue)──► Checks: rise, fall ─► Fitness: all reasons ─► Word, to the protocol
+//!   ▲                   │                                                                  │
+//!   ├── interval, less a little chance                                                     │
+//!   └── an examination ◄──────────────── called by the cluster (R6.5) ◄────────────────────┘
 //! ```
 //!
 //! The tasks only ask. What their answers mean is decided in two values without a clock: [`Checks`] holds the
 //! verdict on each check, [`Fitness`] everything that makes this node unhealthy. What the cluster does about it is the
 //! protocol's business (R6): a node that is unhealthy stays a member without buckets, and health that fails everywhere
-//! changes nothing.
+//! changes nothing. To tell the two apart, the protocol calls examinations: all checks are asked at once, out of turn.
+//! Such an answer says how things are and makes no verdict: two answers within a moment are not `fall` in a row.
 //!
 //! Before its first verdict, a check counts as failing: a node must not take buckets before it is known that it can
 //! serve them. The first answer decides by itself, whichever it is, so that this takes no longer than `timeout`.
@@ -30,18 +32,22 @@ use std::time::Duration;
 use rudel_api::config::{Check, Health, format_duration};
 use rudel_api::snapshot::HealthCheck;
 use rudel_api::timestamp::Timestamp;
+use rudel_proto::text::one_line;
 use rustix::rand::{GetRandomFlags, getrandom};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout};
 
-pub use fitness::Fitness;
+pub use fitness::{Fitness, Word};
 
 /// Outcomes that may wait for the daemon; a check whose outcome does not fit waits with its next question.
 const OUTCOMES_MAX: usize = 64;
 /// The interval is shortened by up to one part in so many, so that checks do not march in step: those of several nodes
 /// may ask one and the same server behind them. Shortened and not lengthened, so that `interval x fall` holds.
 const JITTER_PART: u32 = 10;
+/// A question out of turn begins at least this part of the interval after the one before, so that nodes whose verdicts
+/// change again and again do not make a check a burden.
+const OUT_OF_TURN_PART: u32 = 10;
 /// What is said of a check before its first answer.
 const NOT_CHECKED: &str = "not checked yet";
 /// What a failure says, in bytes at most.
@@ -54,37 +60,70 @@ pub struct Outcome {
     pub check: usize,
     /// Good, or why not.
     pub result: Result<(), String>,
+    /// Whether it was asked in its turn: only then does it count for a verdict.
+    pub regular: bool,
+    /// The last examination that had been called when it was asked; 0 for none.
+    pub examination: u32,
 }
 
 /// Checks that run, until this is dropped. A program that runs for one of them is killed then.
 #[derive(Debug)]
 pub struct Running {
     _tasks: JoinSet<()>,
+    examination: watch::Sender<u32>,
+}
+
+impl Running {
+    /// Has all checks asked as soon as may be, if this examination is another than the last.
+    pub fn examine(&self, number: u32) {
+        self.examination.send_if_modified(|last| std::mem::replace(last, number) != number);
+    }
 }
 
 /// Starts all checks on the runtime that this is called in.
 pub fn start(checks: &[Health], node: &str) -> (Running, mpsc::Receiver<Outcome>) {
     let (sender, outcomes) = mpsc::channel(OUTCOMES_MAX);
     let mut tasks = JoinSet::new();
+    let (examination, called) = watch::channel(0);
     for (index, check) in checks.iter().enumerate() {
-        tasks.spawn(ask_for_ever(index, check.clone(), node.to_owned(), sender.clone()));
+        tasks.spawn(ask_for_ever(index, check.clone(), node.to_owned(), called.clone(), sender.clone()));
     }
-    (Running { _tasks: tasks }, outcomes)
+    (Running { _tasks: tasks, examination }, outcomes)
 }
 
-async fn ask_for_ever(index: usize, health: Health, node: String, outcomes: mpsc::Sender<Outcome>) {
+async fn ask_for_ever(
+    index: usize,
+    health: Health,
+    node: String,
+    mut called: watch::Receiver<u32>,
+    outcomes: mpsc::Sender<Outcome>,
+) {
     let mut probe = Probe::new(&health, &node);
+    let mut due = Instant::now();
+    let mut out_of_turn_at = due;
     loop {
         let begin = Instant::now();
+        let regular = begin >= due;
+        if regular {
+            due = begin + jittered(health.interval, chance());
+        } else {
+            out_of_turn_at = begin + health.interval / OUT_OF_TURN_PART;
+        }
+        let examination = *called.borrow_and_update();
         let result = match timeout(health.timeout, probe.ask()).await {
-            Ok(result) => result.map_err(|error| shorten(&error)),
+            Ok(result) => result.map_err(|error| one_line(&error, ERROR_LEN_MAX)),
             Err(_) => Err(probe.too_late(health.timeout)),
         };
         // Nobody listens any more: the daemon ends.
-        if outcomes.send(Outcome { check: index, result }).await.is_err() {
+        if outcomes.send(Outcome { check: index, result, regular, examination }).await.is_err() {
             return;
         }
-        sleep_until(begin + jittered(health.interval, chance())).await;
+        tokio::select! {
+            () = sleep_until(due) => {}
+            Ok(()) = called.changed() => {
+                sleep_until(due.min(out_of_turn_at)).await;
+            }
+        }
     }
 }
 
@@ -171,18 +210,6 @@ fn words(error: &io::Error) -> String {
     }
 }
 
-/// One line of bounded length that can be shown on any terminal.
-fn shorten(text: &str) -> String {
-    let mut line: String =
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned();
-    if line.len() > ERROR_LEN_MAX {
-        let end = (0..=ERROR_LEN_MAX).rev().find(|end| line.is_char_boundary(*end)).unwrap_or(0);
-        line.truncate(end);
-        line.push('…');
-    }
-    line
-}
-
 /// Turns a row of answers into a verdict that does not change with every one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hysteresis {
@@ -240,6 +267,8 @@ pub struct Verdict {
 #[derive(Clone, Debug)]
 pub struct Checks {
     known: Vec<Known>,
+    /// The examination that was called last.
+    examination: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -248,6 +277,9 @@ struct Known {
     hysteresis: Hysteresis,
     since: Timestamp,
     last_error: Option<String>,
+    last_good: bool,
+    /// The last examination that it has answered.
+    answered: u32,
 }
 
 impl Checks {
@@ -258,8 +290,31 @@ impl Checks {
             hysteresis: Hysteresis::new(health.rise, health.fall),
             since: now,
             last_error: Some(NOT_CHECKED.to_owned()),
+            // No answer is no bad one: whoever has a share does not lose it before it has been asked.
+            last_good: true,
+            answered: 0,
         };
-        Checks { known: checks.iter().map(known).collect() }
+        Checks { known: checks.iter().map(known).collect(), examination: 0 }
+    }
+
+    /// An examination has been called.
+    pub fn examine(&mut self, number: u32) {
+        self.examination = number;
+    }
+
+    /// The verdict on all of them; bad before the first answers.
+    pub fn good(&self) -> bool {
+        self.known.iter().all(|known| known.hysteresis.verdict() == Some(true))
+    }
+
+    /// Whether the last answer of none was bad.
+    pub fn last_good(&self) -> bool {
+        self.known.iter().all(|known| known.last_good)
+    }
+
+    /// The last examination that all of them have answered; of no check at all, the last that was called.
+    pub fn answered(&self) -> u32 {
+        self.known.iter().map(|known| known.answered).min().unwrap_or(self.examination)
     }
 
     /// The verdicts so far, by name; none of a check that was not answered yet.
@@ -283,7 +338,9 @@ impl Checks {
         let known = self.known.get_mut(outcome.check)?;
         let first = known.hysteresis.verdict().is_none();
         let good = outcome.result.is_ok();
-        let verdict = known.hysteresis.hear(good);
+        known.last_good = good;
+        known.answered = known.answered.max(outcome.examination);
+        let verdict = if outcome.regular { known.hysteresis.hear(good) } else { None };
         if let Err(error) = outcome.result {
             tracing::debug!(check = %known.name, %error, "a health check failed");
             known.last_error = Some(error);
@@ -383,6 +440,74 @@ mod tests {
         assert!(jittered(Duration::from_secs(3600), u8::MAX) > Duration::from_secs(3200));
     }
 
+    /// A regular answer, bad if it says why.
+    fn answer(check: usize, why: &str) -> Outcome {
+        let result = if why.is_empty() { Ok(()) } else { Err(why.to_owned()) };
+        Outcome { check, result, regular: true, examination: 0 }
+    }
+
+    #[test]
+    fn an_answer_out_of_turn_says_how_things_are_and_makes_no_verdict() {
+        let now = Timestamp::now();
+        let tcp = || Check::Tcp("192.0.2.10:80".parse().unwrap());
+        let mut checks = Checks::new(&[health("web", tcp()), health("mail", tcp())], now);
+        let out_of_turn =
+            |check, why, examination| Outcome { regular: false, examination, ..answer(check, why) };
+        let seen = |checks: &Checks| (checks.good(), checks.last_good(), checks.answered());
+        assert_eq!(seen(&checks), (false, true, 0), "not good, but no answer was bad");
+        assert_eq!(checks.hear(out_of_turn(0, "", 1), now), None);
+        checks.hear(answer(0, ""), now);
+        checks.hear(answer(1, ""), now);
+        assert_eq!(seen(&checks), (true, true, 0), "mail has not been examined");
+        for _ in 0..10 {
+            assert_eq!(checks.hear(out_of_turn(1, "no", 2), now), None);
+        }
+        assert_eq!(seen(&checks), (true, false, 1), "each has answered the first, only mail the second");
+        checks.hear(out_of_turn(0, "", 2), now);
+        assert_eq!(seen(&checks), (true, false, 2));
+        checks.hear(answer(1, ""), now);
+        assert_eq!(seen(&checks), (true, true, 2), "an answer that was asked for earlier takes nothing back");
+        // A regular failure does count, whatever was answered in between.
+        for n in 1..=3 {
+            assert_eq!(checks.hear(answer(1, "no"), now).is_some(), n == 3);
+            checks.hear(out_of_turn(1, "", 2), now);
+        }
+        assert_eq!(seen(&checks), (false, true, 2));
+
+        let mut none = Checks::new(&[], now);
+        none.examine(7);
+        assert_eq!(seen(&none), (true, true, 7));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_examination_has_every_check_asked_at_once_and_does_not_shift_its_turn() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = || Check::Tcp(server.local_addr().unwrap());
+        let rare = |name| Health { interval: Duration::from_secs(3), ..health(name, tcp()) };
+        let (running, mut outcomes) = start(&[rare("a"), rare("b")], "n1");
+        let mut both = async || {
+            let mut both = Vec::new();
+            for _ in 0..2 {
+                let next = timeout(Duration::from_secs(60), outcomes.recv()).await.expect("in time").unwrap();
+                assert_eq!(next.result, Ok(()));
+                both.push((next.check, next.regular, next.examination));
+            }
+            both.sort_unstable();
+            both
+        };
+        assert_eq!(both().await, [(0, true, 0), (1, true, 0)]);
+        running.examine(1);
+        running.examine(1);
+        let first = Instant::now();
+        assert_eq!(both().await, [(0, false, 1), (1, false, 1)], "at once, and once");
+        running.examine(2);
+        running.examine(3);
+        assert_eq!(both().await, [(0, false, 3), (1, false, 3)], "one answer does for both");
+        let spacing = Duration::from_millis(300);
+        assert!(first.elapsed() + Duration::from_millis(20) >= spacing, "not more often than that");
+        assert_eq!(both().await, [(0, true, 3), (1, true, 3)]);
+    }
+
     #[test]
     fn a_check_is_bad_until_it_was_good_once_and_says_why() {
         let at = |second| Timestamp::from(std::time::UNIX_EPOCH + Duration::from_secs(second));
@@ -397,8 +522,8 @@ mod tests {
         let unknown = (false, at(0), NOT_CHECKED.to_owned());
         assert_eq!(seen(&checks), [unknown.clone(), unknown]);
 
-        let good = |check| Outcome { check, result: Ok(()) };
-        let bad = |check, why: &str| Outcome { check, result: Err(why.to_owned()) };
+        let good = |check| answer(check, "");
+        let bad = answer;
         let verdict = checks.hear(good(0), at(1)).unwrap();
         assert_eq!((verdict.name.as_str(), verdict.first, verdict.error), ("web", true, None));
         let verdict = checks.hear(bad(1, "HTTP 503"), at(2)).unwrap();
@@ -419,11 +544,22 @@ mod tests {
         assert_eq!(seen(&checks)[0], (true, at(8), String::new()));
     }
 
-    #[test]
-    fn what_a_failure_says_is_one_short_line() {
-        assert_eq!(shorten(" a\tb\n\u{1b}[31m "), "a b  [31m");
-        let long = shorten(&"ä".repeat(1000));
-        assert!(long.len() <= ERROR_LEN_MAX + '…'.len_utf8() && long.ends_with("ä…"), "{long}");
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_a_failure_says_is_one_short_line() {
+        let script = "printf '\\033]0;title\\007\\033[2Jgone %0500d' 1 >&2; exit 1".to_owned();
+        let check = Check::Exec(rudel_api::config::CommandLine {
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".to_owned(), script],
+        });
+        let slow = Health {
+            timeout: Duration::from_secs(20),
+            interval: Duration::from_secs(60),
+            ..health("x", check)
+        };
+        let (_running, mut outcomes) = start(&[slow], "n1");
+        let error = outcomes.recv().await.unwrap().result.unwrap_err();
+        assert!(error.starts_with("]0;title  [2Jgone 000"), "{error:?}");
+        assert!(error.len() <= ERROR_LEN_MAX && !error.contains(char::is_control), "{error:?}");
     }
 
     #[tokio::test(flavor = "current_thread")]
@@ -445,8 +581,8 @@ mod tests {
         while good < 3 || late < 3 {
             let next = timeout(Duration::from_secs(20), outcomes.recv()).await.expect("outcomes go on");
             match next.unwrap() {
-                Outcome { check: 1, result: Ok(()) } => good += 1,
-                Outcome { check: 0, result: Err(error) } => {
+                Outcome { check: 1, result: Ok(()), .. } => good += 1,
+                Outcome { check: 0, result: Err(error), .. } => {
                     assert_eq!(error, "no answer within 50ms");
                     late += 1;
                 }

@@ -11,6 +11,7 @@ use rudel_proto::{Config, Node, Time};
 use super::{Happening, World, describe, nanos};
 use crate::host::{Act, Brain, Input, Kernel, Packet, Point, Process, Step};
 use crate::judge::millis;
+use crate::server::Checks;
 use crate::words::Words;
 
 /// Datagrams that a socket keeps for a daemon that hangs: what Linux's default receive buffer holds of them.
@@ -76,6 +77,8 @@ impl World {
             step: Step::Idle,
             inbox: VecDeque::new(),
             commands: VecDeque::new(),
+            checks: Checks::default(),
+            told_checks: None,
             hung_until: 0,
             armed: Vec::new(),
             wake_at: None,
@@ -88,6 +91,7 @@ impl World {
         if asleep > 0 {
             self.hang(node, asleep);
         }
+        self.begin_to_ask(node);
         self.run(node);
     }
 
@@ -320,6 +324,7 @@ impl World {
                 self.note(|| format!("n{node} tells {}: {event}", event.kind()));
                 self.hear_of_view(node, &event);
             }
+            Act::Examine(number) => self.examine(node, number),
             Act::Incarnation(incarnation) => {
                 self.note(|| format!("n{node} is now in run {}", incarnation.0));
                 self.hosts[node].next_incarnation = incarnation.0 + 1;

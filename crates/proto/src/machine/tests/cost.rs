@@ -85,6 +85,8 @@ fn r6_what_is_heard_alone_causes_no_pulse() {
 fn r6_health_weight_and_state_are_said_at_once() {
     for command in [
         Command::Healthy(false),
+        Command::Checked { good: true, last_good: false, answered: 0 },
+        Command::Checked { good: false, last_good: false, answered: 0 },
         Command::Weight(1),
         Command::Drain(true),
         Command::Leave,

@@ -15,7 +15,7 @@ use crate::machine::{Action, Command, Machine};
 use crate::seal::{Rejection, Sender};
 use crate::time::Time;
 use crate::view::{Member, Reason, View};
-use crate::wire::{Heard, Message, NodeState, Pulse};
+use crate::wire::{Checkup, Heard, Message, NodeState, Pulse};
 
 /// The name of the machine under test.
 pub(super) const ME: &str = "m";
@@ -418,6 +418,8 @@ impl Fixture {
             uptime_ms: 3_600_000,
             state: NodeState::Active,
             healthy: true,
+            cut: false,
+            checkup: Checkup::GOOD,
             late: false,
             settled: true,
             gone: false,

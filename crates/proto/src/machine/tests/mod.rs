@@ -5,9 +5,11 @@
 //! simulator's part.
 
 mod cost;
+mod fitness;
 mod fixture;
 mod handover;
 mod orders;
+mod people;
 mod r10_resume;
 mod r1_r2_adopt;
 mod r3_gain;
@@ -21,7 +23,7 @@ mod twins;
 mod wire;
 
 /// The sources that the rules live in, and the tests that hold them.
-const MACHINE: [&str; 11] = [
+const MACHINE: [&str; 12] = [
     include_str!("../mod.rs"),
     include_str!("../hear.rs"),
     include_str!("../rules.rs"),
@@ -29,12 +31,13 @@ const MACHINE: [&str; 11] = [
     include_str!("../judge.rs"),
     include_str!("../lease.rs"),
     include_str!("../coordinate.rs"),
+    include_str!("../fitness.rs"),
     include_str!("../peer.rs"),
     include_str!("../handover.rs"),
     include_str!("../orders.rs"),
     include_str!("../resume.rs"),
 ];
-const TESTS: [&str; 14] = [
+const TESTS: [&str; 16] = [
     include_str!("r1_r2_adopt.rs"),
     include_str!("r3_gain.rs"),
     include_str!("r4_lease.rs"),
@@ -49,6 +52,8 @@ const TESTS: [&str; 14] = [
     include_str!("wire.rs"),
     include_str!("orders.rs"),
     include_str!("r10_resume.rs"),
+    include_str!("fitness.rs"),
+    include_str!("people.rs"),
 ];
 const DOCUMENT: &str = include_str!("../../../../../docs/protocol.md");
 

@@ -66,7 +66,8 @@ fn an_order_is_carried_out_said_at_once_and_answered() {
     f.run(INTERVAL, &["a"]);
     let drain = order(&f, 1, DRAIN);
     let (_, effects) = hear_order(&mut f, "a", drain);
-    assert_eq!(effects, [ordered("a", DRAIN), state(NodeState::Draining, "asked to drain")]);
+    let begun = Action::Event(Event::Draining { node: None });
+    assert_eq!(effects, [ordered("a", DRAIN), state(NodeState::Draining, "asked to drain"), begun]);
     assert_eq!(dones(&f), [Done { to: identity("a"), number: 1 }]);
     assert_eq!(f.pulses().pop().unwrap().state, NodeState::Draining);
     let weight = order(&f, 2, Task::Weight(7));

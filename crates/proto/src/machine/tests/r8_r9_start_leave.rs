@@ -183,10 +183,10 @@ fn r9_a_node_that_owns_nothing_leaves_at_once() {
 #[test]
 fn r9_where_nobody_could_take_its_buckets_it_leaves_after_one_interval() {
     let mut f = Fixture::member_of(&[ME, "x"]);
-    f.hear("x", |pulse| pulse.healthy = false);
+    f.hear("x", |pulse| pulse.cut = true);
     let second = f.views().pop().unwrap();
     f.claimed = second.id;
-    f.hear("x", |pulse| pulse.healthy = false);
+    f.hear("x", |pulse| pulse.cut = true);
     assert_eq!(f.machine.owned(), BucketSet::ALL);
     f.command(Command::Leave);
     assert_eq!(goodbyes(&f.pulses()), 0);
