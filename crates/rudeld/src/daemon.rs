@@ -36,6 +36,7 @@ use crate::host::nft;
 use crate::host_setup::{ClusterLink, HostSetup};
 use crate::keeper::{self, Keeper};
 use crate::latest::{self, Latest, Latests};
+use crate::leaving::{self, Leaving, Progress};
 use crate::legacy::{Household, Legacy};
 use crate::nat;
 use crate::neighbor::{Claim, Election, Responder, announce};
@@ -349,6 +350,7 @@ impl Running {
             guard,
             refused: 0,
             refused_told: None,
+            leaving: None,
             recording,
             requests: pulse.requests.clone(),
             cluster_links,
@@ -444,6 +446,8 @@ struct Daemon {
     /// Connections that found no port: so far, and when how many of them were told of.
     refused: u64,
     refused_told: Option<(Instant, u64)>,
+    /// Since it was asked to leave.
+    leaving: Option<Leaving>,
     recording: Option<Recording>,
     seed: u32,
     history: RefCell<History>,
@@ -477,6 +481,8 @@ impl Daemon {
         let mut connections = tokio::task::JoinSet::new();
         let local = tokio::task::LocalSet::new();
         let mut outcome = Ok(());
+        let mut progress = tokio::time::interval(leaving::LOOK_EVERY);
+        progress.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut look = tokio::time::interval(keeper::LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let followers = Rc::new(Followers::new(self.history.borrow().newest()));
@@ -507,6 +513,7 @@ impl Daemon {
                             checking.examine(latest.examination);
                             self.follow(latest);
                         }
+                        _ = progress.tick(), if self.leaving.is_some() => self.tell_progress(),
                         _ = look.tick(), if self.keeper.is_watching() => self.look_for_connections().await,
                         () = sharing_changed(&mut self.sharing) => self.look_at_sharing(),
                         Some(event) = world.recv() => {
@@ -565,10 +572,11 @@ impl Daemon {
         outcome
     }
 
-    fn leave(&self, why: &str) {
+    fn leave(&mut self, why: &str) {
         tracing::info!(why, "leaving the cluster");
         self.history.borrow_mut().push(EventKind::Stopped, None, format!("leaves the cluster: {why}"));
         self.notify(&[sd_notify::NotifyState::Stopping]);
+        self.leaving.get_or_insert_default();
         // If the pulse thread has ended already, so will we.
         let _ = self.requests.send(Request::Command(Command::Leave));
     }
@@ -666,6 +674,21 @@ impl Daemon {
         if latest.has_served {
             self.announce_once();
         }
+    }
+
+    /// How far a leave is.
+    fn tell_progress(&mut self) {
+        let Some(leaving) = &mut self.leaving else {
+            return;
+        };
+        let (keeper, now) = (&self.keeper, Instant::now());
+        let left = keeper.left(self.config.cluster.drain_timeout, now);
+        let progress = Progress { kept: keeper.kept(), connections: keeper.connections(), left };
+        let (news, status) = leaving.tell(progress, now);
+        if let Some(news) = news {
+            tracing::info!("{news}");
+        }
+        self.notify(&leaving::states(&status));
     }
 
     /// Looks in which kept buckets connections are still open, and lets go of the others.

@@ -39,6 +39,17 @@ impl Keeper {
         !self.since.is_empty()
     }
 
+    /// How many buckets are kept.
+    pub fn kept(&self) -> usize {
+        self.since.len()
+    }
+
+    /// For how much longer any of them is kept at most.
+    pub fn left(&self, drain_timeout: Duration, now: Instant) -> Duration {
+        let newest = self.since.values().max();
+        newest.map_or(Duration::ZERO, |since| (*since + drain_timeout).saturating_duration_since(now))
+    }
+
     /// Connections that were open at the last look in the buckets that were given up: in those that are kept, and in
     /// those whose time was over before their connections had ended.
     pub fn connections(&self) -> u32 {

@@ -12,6 +12,7 @@ pub mod host;
 pub mod host_setup;
 pub mod keeper;
 mod latest;
+mod leaving;
 pub mod legacy;
 pub mod nat;
 pub mod neighbor;

@@ -214,9 +214,8 @@ impl Screen {
             return Ok(());
         }
         if self.terminal {
-            let line = format!("{text} ({} s)", self.begin.elapsed().as_secs());
             // One that is broken over two lines could not be written over.
-            let line: String = line.chars().take(output::width().saturating_sub(1)).collect();
+            let line = fit(&format!("{:>3} s  {text}", self.begin.elapsed().as_secs()), output::width());
             output::print(&format!("\r{ERASE_LINE}{line}"))?;
             self.shown = Some((line, Instant::now()));
             return Ok(());
@@ -236,6 +235,15 @@ impl Screen {
         }
         Ok(())
     }
+}
+
+/// What of a line a terminal of this width has room for, the last column left free.
+fn fit(line: &str, width: usize) -> String {
+    let room = width.saturating_sub(1);
+    if line.chars().count() <= room {
+        return line.to_owned();
+    }
+    line.chars().take(room.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// ECMA-48's EL: what is left of a longer line goes.
@@ -304,6 +312,13 @@ mod tests {
             trouble(&last),
             "nobody can take over the 256 buckets of n3, which serves on: undrain another node, or give it a weight"
         );
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_for_the_terminal_says_so() {
+        assert_eq!(fit("  3 s  n2: 1 connection", 24), "  3 s  n2: 1 connection");
+        assert_eq!(fit("  3 s  n2: 1 connection", 23), "  3 s  n2: 1 connecti…");
+        assert_eq!(fit("abc", 1), "…");
     }
 
     #[test]
