@@ -15,6 +15,9 @@ use aya::{
 use common::{Bpffs, CLUSTER_MAC, frames::*, interface, lease};
 use rudel_datapath::{BucketTable, Datapath, Filter, HashMode, InterfaceOptions, Side, Verdict, Xdp};
 
+static WITHOUT_HANDOVER: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/filter_without_handover.bpf.o"));
+
 const ROUNDS: usize = 40;
 const REPEAT: u32 = 100_000;
 
@@ -37,6 +40,9 @@ fn main() {
     };
     let by_port = filter(HashMode::SourceIpPort);
     let by_address = filter(HashMode::SourceIp);
+    let options =
+        InterfaceOptions { own_mac: CLUSTER_MAC, ..interface(Side::Service, HashMode::SourceIpPort) };
+    let without_handover = xdp.load_filter_of(WITHOUT_HANDOVER, &options).expect("load");
 
     let mut object = Ebpf::load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/baseline.bpf.o")))
         .expect("baseline");
@@ -47,7 +53,7 @@ fn main() {
     let v4 = ip_frame(&ip(CLIENT4, VIP4, TCP, &tcp_syn(40_000, 80)));
     let v6 = ip_frame(&ip(CLIENT6, VIP6, TCP, &tcp_syn(40_000, 80)));
     let other = frame_to([2; 6], 0x0800, &v4[14..]);
-    let kinds: [Kind; 7] = [
+    let kinds: [Kind; 11] = [
         ("not to the cluster", &by_port, &other, true, None),
         ("ignored, IPv4, source-ip", &by_address, &v4, false, Some(Verdict::Ignored)),
         ("ignored, IPv4, source-ip-port", &by_port, &v4, false, Some(Verdict::Ignored)),
@@ -55,7 +61,13 @@ fn main() {
         ("passed, IPv4, source-ip", &by_address, &v4, true, Some(Verdict::Passed)),
         ("passed, IPv4, source-ip-port", &by_port, &v4, true, Some(Verdict::Passed)),
         ("passed, IPv6, source-ip-port", &by_port, &v6, true, Some(Verdict::Passed)),
+        ("ignored, IPv4, no handover built in", &without_handover, &v4, false, Some(Verdict::Ignored)),
+        ("ignored, IPv6, no handover built in", &without_handover, &v6, false, Some(Verdict::Ignored)),
+        ("passed, IPv4, no handover built in", &without_handover, &v4, true, Some(Verdict::Passed)),
+        ("passed, IPv6, no handover built in", &without_handover, &v6, true, Some(Verdict::Passed)),
     ];
+    /// The same packet by the filter and by the one without handover.
+    const PAIRS: [(usize, usize); 4] = [(2, 7), (3, 8), (5, 9), (6, 10)];
 
     let mut unit = Vec::new();
     let mut samples = vec![Vec::new(); kinds.len()];
@@ -83,15 +95,25 @@ fn main() {
         sorted[sorted.len() / 2]
     };
     println!("ns per packet, {rounds} rounds of {repeat}; ratio to a bare XDP_DROP of the same run\n");
-    println!("{:<34} {:>6} {:>8} {:>7} {:>9}", "", "min", "median", "x min", "x median");
+    println!("{:<35} {:>6} {:>8} {:>7} {:>9}", "", "min", "median", "x min", "x median");
     let unit_line = ("bare XDP_DROP", &unit);
     for (name, samples) in std::iter::once(unit_line).chain(kinds.iter().map(|kind| kind.0).zip(&samples)) {
         println!(
-            "{name:<34} {:>6} {:>8} {:>7.2} {:>9.2}",
+            "{name:<35} {:>6} {:>8} {:>7.2} {:>9.2}",
             least(samples),
             median(samples),
             least(samples) as f64 / least(&unit).max(1) as f64,
             median(samples) as f64 / median(&unit).max(1) as f64,
+        );
+    }
+    println!("\nwhat the code for handovers costs where there is none: ratio to the filter without it");
+    println!("{:<34} {:>7} {:>9}", "", "x min", "x median");
+    for (with, without) in PAIRS {
+        println!(
+            "{:<34} {:>7.3} {:>9.3}",
+            kinds[with].0,
+            least(&samples[with]) as f64 / least(&samples[without]).max(1) as f64,
+            median(&samples[with]) as f64 / median(&samples[without]).max(1) as f64,
         );
     }
     for (name, filter) in [("source-ip", &by_address), ("source-ip-port", &by_port)] {

@@ -171,6 +171,7 @@ static __always_inline int judge(struct xdp_md *ctx, const struct cursor *at, st
 		if (!is_leased())
 			return VERDICT_FENCED;
 		break;
+#ifndef WITHOUT_HANDOVER /* only the benchmark's, to tell what the next two cost all others */
 	case BUCKET_OWNED_WHILE_KEPT:
 		if (!is_leased())
 			return VERDICT_FENCED;
@@ -181,6 +182,7 @@ static __always_inline int judge(struct xdp_md *ctx, const struct cursor *at, st
 		if (!can_be_kept(flow) || is_first(at, flow) || !is_leased() || !is_known(ctx, at, flow))
 			return VERDICT_IGNORED;
 		break;
+#endif
 	default:
 		return VERDICT_IGNORED;
 	}

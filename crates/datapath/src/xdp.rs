@@ -301,8 +301,14 @@ impl Xdp {
     /// Loads the filter for an interface without attaching it, to run it on packets of one's own. It shares table,
     /// lease and counters with the filters that are attached.
     pub fn load_filter(&mut self, options: &InterfaceOptions) -> Result<Filter> {
+        self.load_filter_of(OBJECT, options)
+    }
+
+    /// The same with another build of the filter: for benchmarks.
+    #[doc(hidden)]
+    pub fn load_filter_of(&mut self, object: &[u8], options: &InterfaceOptions) -> Result<Filter> {
         let slot = self.claim_slot(options)?;
-        self.load(options, slot)
+        self.load(object, options, slot)
     }
 
     fn link_path(&self, ifindex: u32) -> PathBuf {
@@ -462,7 +468,7 @@ impl Xdp {
     }
 
     /// Loads the program for one interface. The maps are the pinned ones.
-    fn load(&self, options: &InterfaceOptions, slot: u32) -> Result<Filter> {
+    fn load(&self, object: &[u8], options: &InterfaceOptions, slot: u32) -> Result<Filter> {
         let cluster_mac = abi::mac(options.cluster_mac);
         let own_mac = abi::mac(options.own_mac);
         let side = options.side as u8;
@@ -484,7 +490,7 @@ impl Xdp {
             .override_global("hash_seed", &options.seed, true)
             .override_global("cluster_tag", &self.options.cluster_tag, true)
             .override_global("counter_slot", &slot, true)
-            .load(OBJECT)
+            .load(object)
             .map_err(|error| classify("load the packet program", error))?;
         if routes {
             fill_router_maps(&mut object, &options.border)?;
