@@ -146,6 +146,11 @@ mod tests {
         for len in 1..bytes.len() {
             assert!(Legacy::decode(&bytes[..len]).is_err(), "length {len}");
         }
+        // A daemon of a version that remembered otherwise.
+        let mut older = memo();
+        older[0] = 1;
+        let refusal = Legacy::decode(&encode(&household().to_bytes(), &older)).unwrap_err();
+        assert!(refusal.ends_with("a memo of another version"), "{refusal}");
     }
 
     #[test]

@@ -468,7 +468,8 @@ impl<D: Datapath> Turn<D> {
         }
     }
 
-    /// Notices are for people (state is told in [`Latest`](crate::latest::Latest)): if nobody takes them in time, they are dropped rather than waited for.
+    /// Notices are for people (state is told in [`Latest`](crate::latest::Latest)): if nobody takes them in time, they
+    /// are dropped rather than waited for.
     fn tell(&self, notice: Notice) {
         if let Err(error) = self.notices.try_send(notice) {
             match error.into_inner() {
