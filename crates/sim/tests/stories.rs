@@ -471,3 +471,25 @@ fn a_successor_goes_on_with_numbers_that_nobody_has_heard() {
     t.run(4 * T);
     assert_eq!((t.shares(), t.node(0).machine().view().map(|view| view.id)), (vec![128, 128], view));
 }
+
+#[test]
+fn a_newcomer_can_only_ask_who_missed_the_last_pulses_of_the_dead() {
+    // n2 misses some of n0's pulses; then n0 dies; n1 starts when n0 is silent already, and believes what n2 tells of it.
+    // How many were missed decides whether n0's lease may outlast what n2 knows of it.
+    let overlaps = |missed: Duration| {
+        let mut t = Cluster::new(3);
+        t.node(1).power_off();
+        t.rest();
+        t.one_way(0, 2).run(missed);
+        t.node(0).kill();
+        t.run(ms(60));
+        t.node(1).start_forgetful();
+        t.run(3 * T).heal();
+        t.node(0).start();
+        t.rest();
+        t.world().overlaps_excused()
+    };
+    let of = |span: std::ops::Range<u64>| -> u64 { span.step_by(3).map(|missed| overlaps(ms(missed))).sum() };
+    assert_eq!(of(0..50), 0, "a lease allows for one");
+    assert!(of(100..200) > 0, "and for no more");
+}

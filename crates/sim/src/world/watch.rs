@@ -34,19 +34,19 @@ impl World {
             let host = &self.hosts[node];
             host.process.is_none() || host.trouble.is_some_and(|at| at >= since)
         };
+        let grade = |a: usize, b: usize| if troubled(a) || troubled(b) { Grade::Firm } else { Grade::Live };
         let strangers = |a: usize, b: usize| {
             let begun = self.hosts[a].started_at;
             !self.network.has_heard(b, a, begun)
                 && (0..self.hosts.len())
-                    .any(|other| other != b && !self.network.in_touch(other, b, since, Grade::Live))
+                    .any(|other| other != b && !self.network.in_touch(other, b, since, grade(other, b)))
         };
         // Round trips are to stay below half a time-out: they do not through a daemon that is slower than its mail.
         let behind = |node: usize| self.hosts[node].behind.is_some_and(|at| at >= since);
         if strangers(a, b) || strangers(b, a) || behind(a) || behind(b) {
             return true;
         }
-        let grade = if troubled(a) || troubled(b) { Grade::Firm } else { Grade::Live };
-        !self.network.in_touch(a, b, since, grade)
+        !self.network.in_touch(a, b, since, grade(a, b))
     }
 
     pub(super) fn write_lease(&mut self, node: usize, until: Time) {
