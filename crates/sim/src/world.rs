@@ -464,11 +464,20 @@ impl World {
                 return Err(format!("{:?} has {has} buckets of {}/{total}", member.identity, member.weight));
             }
         }
+        let wants = |node: usize, machine: &Machine| {
+            let status = machine.status(self.hosts[node].clock.read(self.now));
+            let weight = if machine.state() == NodeState::Active { status.weight } else { 0 };
+            (weight, status.healthy)
+        };
+        // R6.5: where nobody is fit, nobody's health counts.
+        let health_counts = running.iter().any(|(node, machine)| {
+            let (weight, healthy) = wants(*node, machine);
+            weight > 0 && healthy
+        });
         for (node, machine) in &running {
             let weight = view.member(machine.me()).map_or(0, |m| m.weight);
-            let active = machine.state() == NodeState::Active;
-            let status = machine.status(self.hosts[*node].clock.read(self.now));
-            let wanted = if active && status.healthy { status.weight } else { 0 };
+            let (wanted, healthy) = wants(*node, machine);
+            let wanted = if healthy || !health_counts { wanted } else { 0 };
             if weight != wanted {
                 return Err(format!("n{node} has weight {wanted}, the view says {weight}"));
             }

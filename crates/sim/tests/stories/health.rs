@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rudel_proto::Command;
 use rudel_proto::id::ViewId;
 use rudel_proto::share::Owners;
 use rudel_sim::cluster::{Cluster, ms};
@@ -118,4 +119,16 @@ fn nodes_that_start_while_no_server_is_up_share_evenly_and_keep_that_when_the_se
     assert!(t.shares().iter().all(|share| [85, 86].contains(share)), "{:?}", t.shares());
     all(&mut t, Server::Up);
     nothing_changes(&mut t, ms(5000));
+}
+
+#[test]
+fn the_only_node_that_wants_a_share_keeps_it_however_ill_it_is() {
+    let mut t = Cluster::of(Settings { weights: vec![100, 0], ..Settings::new(2) });
+    assert_eq!(t.shares(), [256, 0]);
+    t.node(0).command(Command::Healthy(false));
+    t.rest();
+    assert_eq!(t.shares(), [256, 0]);
+    t.node(0).command(Command::Healthy(true));
+    t.rest();
+    assert_eq!(t.shares(), [256, 0]);
 }
