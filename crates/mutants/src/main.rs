@@ -19,7 +19,7 @@
 
 mod mutations;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
@@ -62,8 +62,7 @@ fn run() -> Result<usize> {
     let (mut by_rule, mut by_world, mut unseen) = (0, 0, 0);
     for mutation in &chosen {
         let since = Instant::now();
-        copy.restore(mutation)?;
-        copy.apply(mutation)?;
+        let whole = copy.apply(mutation)?;
         let built = copy.build().with_context(|| format!("{}: does it still compile?", mutation.name))?;
         let is_the_test = |test: &String| test.rsplit("::").next() == Some(mutation.caught_by);
         let caught = failing_tests(&built.rules, mutation.caught_by)?.iter().any(is_the_test);
@@ -88,7 +87,7 @@ fn run() -> Result<usize> {
                 println!("          but noticed by {test}");
             }
         }
-        copy.restore(mutation)?;
+        copy.restore(whole)?;
     }
     let all = chosen.len();
     println!("\n{by_rule} of {all} caught by the test that names the rule");
@@ -127,7 +126,6 @@ fn workspace() -> Result<PathBuf> {
 
 /// A copy of the protocol's crate and of the simulation, in a workspace of its own below the target directory.
 struct Copy {
-    source: PathBuf,
     root: PathBuf,
 }
 
@@ -135,7 +133,7 @@ impl Copy {
     fn make(source: &Path) -> Result<Self> {
         let target =
             std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| source.join("target"), PathBuf::from);
-        let copy = Copy { source: source.to_owned(), root: target.join("mutants") };
+        let copy = Copy { root: target.join("mutants") };
         let _ = fs::remove_dir_all(copy.root.join("crates"));
         for name in ["proto", "sim"] {
             copy_tree(&source.join("crates").join(name), &copy.root.join("crates").join(name))?;
@@ -154,7 +152,9 @@ impl Copy {
         Ok(copy)
     }
 
-    fn apply(&self, mutation: &Mutation) -> Result<()> {
+    /// Gives the files as they were: the workspace may have changed since it was copied.
+    fn apply(&self, mutation: &Mutation) -> Result<BTreeMap<PathBuf, String>> {
+        let mut whole = BTreeMap::new();
         for (file, find, replace) in mutation.edits {
             let path = self.root.join("crates/proto/src").join(file);
             let text = fs::read_to_string(&path)?;
@@ -162,15 +162,14 @@ impl Copy {
                 1 => fs::write(&path, text.replacen(find, replace, 1))?,
                 count => bail!("{}: found {count} times in {file}, not once:\n{find}", mutation.name),
             }
+            whole.entry(path).or_insert(text);
         }
-        Ok(())
+        Ok(whole)
     }
 
-    fn restore(&self, mutation: &Mutation) -> Result<()> {
-        for (file, _, _) in mutation.edits {
-            let path = Path::new("crates/proto/src").join(file);
-            // Not `fs::copy`: cargo looks at the time of the last change.
-            fs::write(self.root.join(&path), fs::read(self.source.join(&path))?)?;
+    fn restore(&self, whole: BTreeMap<PathBuf, String>) -> Result<()> {
+        for (path, text) in whole {
+            fs::write(path, text)?;
         }
         Ok(())
     }
