@@ -459,4 +459,40 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "health::a_server_that_fails_on_all_nodes_moves_nothing_when_it_stops_nor_when_it_comes_back",
         ),
     ),
+    mutation(
+        "who-waits-keeps-its-share",
+        "R6: a member that cannot take what its view gives it keeps it",
+        &[(
+            COORDINATE,
+            "if !candidate.gains && self.waits(",
+            "if !candidate.gains && candidate.weight > 1000 && self.waits(",
+        )],
+        "r6_who_waits_for_somebody_whom_it_does_not_hear_gets_no_share",
+        Death::Story("a_share_that_is_stuck_behind_a_cut_goes_to_who_hears_everybody"),
+    ),
+    mutation(
+        "nobody-says-that-it-waits",
+        "R6: who cannot take what its view gives it does not say so",
+        &[(SAY, "waiting: self.is_waiting(now),", "waiting: false,")],
+        "r6_who_lacks_something_for_t_says_so",
+        Death::Class("apart", 20, 40),
+    ),
+    mutation(
+        "the-share-of-who-waits-goes-nowhere",
+        "R6: it is taken although nobody could have it",
+        &[(
+            COORDINATE,
+            "if candidates.iter().any(|candidate| candidate.gains && candidate.weight > 0) {",
+            "if !candidates.is_empty() {",
+        )],
+        "r6_the_share_of_who_waits_stays_if_nobody_could_take_it",
+        Death::Story("the_share_of_who_waits_stays_where_nobody_else_could_take_it"),
+    ),
+    mutation(
+        "who-is-heard-first-does-not-repeat",
+        "R6: who does not hear the coordinator gets its view from others in their turn only",
+        &[(COORDINATE, "|| is_deaf && members", "|| is_deaf && self.me != self.me && members")],
+        "r6_who_does_not_hear_the_coordinator_is_told_by_the_first_whom_it_hears",
+        Death::Story("two_who_coordinate_and_do_not_hear_each_other_agree_in_the_end"),
+    ),
 ];

@@ -106,6 +106,8 @@ pub struct Pulse {
     pub checkup: Checkup,
     /// Whether it was scheduled late within the last time-out.
     pub late: bool,
+    /// Whether its view gives it buckets that it has not been able to take for a time-out.
+    pub waiting: bool,
     /// Whether it has given up what the adopted view does not give it, and has no debts.
     pub settled: bool,
     /// Whether this is a good-bye: the sender owns nothing and never will in this incarnation.
@@ -284,7 +286,16 @@ fn encode_pulse(w: &mut Writer, pulse: &Pulse) {
     w.u32(pulse.uptime_ms);
     w.u8(pulse.state as u8);
     let Checkup { good, last_good, called, answered } = pulse.checkup;
-    w.flags([pulse.healthy, pulse.late, pulse.settled, pulse.gone, pulse.cut, good, last_good]);
+    w.flags([
+        pulse.healthy,
+        pulse.late,
+        pulse.settled,
+        pulse.gone,
+        pulse.cut,
+        good,
+        last_good,
+        pulse.waiting,
+    ]);
     w.u16(pulse.weight);
     w.u32(called);
     w.u32(answered);
@@ -311,7 +322,7 @@ fn decode_pulse(r: &mut Reader<'_>) -> Result<Pulse, &'static str> {
     let digest = r.u64()?;
     let uptime_ms = r.u32()?;
     let state = NodeState::from_u8(r.u8()?).ok_or("an unknown state")?;
-    let [healthy, late, settled, gone, cut, good, last_good] = r.flags()?;
+    let [healthy, late, settled, gone, cut, good, last_good, waiting] = r.flags()?;
     let weight = r.u16()?;
     if weight > 1000 {
         return Err("a weight above 1000");
@@ -350,6 +361,7 @@ fn decode_pulse(r: &mut Reader<'_>) -> Result<Pulse, &'static str> {
         cut,
         checkup,
         late,
+        waiting,
         settled,
         gone,
         weight,
@@ -530,7 +542,7 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn flags<const N: usize>(&mut self) -> Result<[bool; N], &'static str> {
         let byte = self.u8()?;
-        if usize::from(byte) >= 1 << N {
+        if u32::from(byte) >= 1 << N {
             return Err("an unknown flag");
         }
         Ok(std::array::from_fn(|i| byte >> i & 1 == 1))
@@ -565,6 +577,7 @@ mod tests {
             state: NodeState::Draining,
             healthy: true,
             cut: true,
+            waiting: true,
             checkup: Checkup { good: false, last_good: true, called: u32::MAX, answered: 7 },
             late: false,
             settled: true,

@@ -188,6 +188,7 @@ mod tests {
             cut: false,
             checkup: Checkup::GOOD,
             late: false,
+            waiting: false,
             settled: true,
             gone: false,
             weight,

@@ -60,6 +60,8 @@ pub struct Class {
     sealed: bool,
     /// Only three to five nodes, so that what the seed draws concerns each other.
     few: bool,
+    /// Two nodes do not hear each other from the beginning to the end.
+    cut: bool,
     checks: bool,
 }
 
@@ -166,6 +168,11 @@ pub const CLASSES: &[Class] = &[
         )
     },
     Class {
+        few: true,
+        cut: true,
+        ..Class::new("apart", "two nodes never hear each other, and more", &[Hang, TwoHangs, Loss], (10, 60))
+    },
+    Class {
         sealed: true,
         few: true,
         ..Class::new(
@@ -193,7 +200,7 @@ impl Class {
         faults: &'static [Fault],
         pause: (u64, u64),
     ) -> Self {
-        Class { name, about, faults, pause, links: 1, sealed: false, few: false, checks: false }
+        Class { name, about, faults, pause, links: 1, sealed: false, few: false, cut: false, checks: false }
     }
 
     /// The class of a name.
@@ -228,6 +235,8 @@ impl Class {
         let majority = nodes / 2 + 1;
         let quorum = rng.pick(&[1, 1, majority, majority, nodes.min(2)]);
         let weights = match rng.below(4) {
+            // Somebody who hears all must be able to serve.
+            _ if self.cut => vec![100],
             0 => (0..nodes)
                 .map(|node| if node == 0 { 100 } else { rng.pick(&[0, 1, 50, 100, 1000]) })
                 .collect(),
@@ -260,6 +269,12 @@ impl Class {
             deeds: Vec::new(),
         };
         author.begin(self.sealed);
+        if self.cut {
+            let (from, to) = author.pair();
+            for (from, to) in [(from, to), (to, from)] {
+                author.at(author.timeout * 5, Deed::Cut { link: None, from, to, cut: true });
+            }
+        }
         let end = author.timeout * (timeouts + 6);
         let mut at = author.timeout * 6;
         while !self.faults.is_empty() {
@@ -273,7 +288,7 @@ impl Class {
         let mut deeds = author.deeds;
         deeds.retain(|(at, _)| *at < end);
         deeds.sort_by_key(|(at, _)| *at);
-        Script { class: self.name, settings, calm_until: author.timeout * 6, deeds, end }
+        Script { class: self.name, settings, calm_until: author.timeout * 6, deeds, end, stays_cut: self.cut }
     }
 }
 

@@ -170,12 +170,20 @@ impl Judge {
 
 /// L2: nobody holds more than its weight's share rounded up, where those that hold less than their share's
 /// floor (they could not take more) are taken out of the reckoning with what they hold.
+///
+/// Who waits for somebody whom it does not hear gets nothing, whatever its weight (R6), so it is out too.
 fn check_quotas(view: &View) -> Result<(), String> {
-    let mut open: Vec<(usize, usize)> = view
+    let all: Vec<(usize, usize)> = view
         .members
         .iter()
         .map(|m| (usize::from(m.weight), share::count(&view.owners, m.identity.id)))
         .collect();
+    let serving = all.iter().copied().filter(|(_, held)| *held > 0).collect();
+    are_quotas(view, all).or_else(|_| are_quotas(view, serving))
+}
+
+/// The weights of the members in question, and what they hold.
+fn are_quotas(view: &View, mut open: Vec<(usize, usize)>) -> Result<(), String> {
     if open.iter().all(|(weight, _)| *weight == 0) {
         return Ok(());
     }

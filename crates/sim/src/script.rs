@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use rudel_proto::bucket::BUCKET_COUNT;
 use rudel_proto::id::ViewId;
 
 use crate::clock::Moment;
@@ -21,6 +22,8 @@ pub struct Script {
     pub deeds: Vec<(Moment, Deed)>,
     /// When everything is mended.
     pub end: Moment,
+    /// Whether two nodes never hear each other, and yet everything must be served once all else is mended.
+    pub stays_cut: bool,
 }
 
 /// What became of a world.
@@ -80,6 +83,9 @@ impl Script {
         if world.violation().is_some() {
             return Ok(0);
         }
+        if self.stays_cut {
+            self.cover(world)?;
+        }
         world.heal();
         // Half of the dead stay dead, if those that live are enough.
         let mut running = (0..self.settings.nodes).filter(|node| world.runs(*node)).count();
@@ -116,6 +122,30 @@ impl Script {
                 (None, Err(what)) => return Err(broken(world, "L1 rest within the bound", what)),
             };
         }
+    }
+
+    /// L1 behind a cut that lasts: mends all but that, and requires that everything is soon served, and stays so.
+    fn cover(&self, world: &mut World) -> Result<(), Violation> {
+        world.calm();
+        let deadline = world.now() + self.rest_within();
+        let lasting = 3 * nanos(self.settings.timeout);
+        let mut covered_since = None;
+        while world.violation().is_none() {
+            world.run_until(world.now() + nanos(self.settings.interval) / 2);
+            let now = world.now();
+            let missing = BUCKET_COUNT - world.covered().len();
+            if missing == 0 {
+                if now >= *covered_since.get_or_insert(now) + lasting {
+                    break;
+                }
+            } else if now >= deadline {
+                let detail = format!("{missing} buckets are passed by nobody");
+                return Err(Violation { at: now, property: "L1 behind a cut", detail });
+            } else {
+                covered_since = None;
+            }
+        }
+        Ok(())
     }
 
     /// The same failure with as few deeds as can be found, and when it happens.

@@ -398,6 +398,17 @@ impl World {
     pub fn heal(&mut self) {
         self.note(|| "---- healed".into());
         self.network.heal();
+        self.wake_all();
+    }
+
+    /// Ends every fault but cuts.
+    pub fn calm(&mut self) {
+        self.note(|| "---- calm".into());
+        self.network.weather = Weather::CLEAR;
+        self.wake_all();
+    }
+
+    fn wake_all(&mut self) {
         for node in 0..self.hosts.len() {
             self.hosts[node].slow = 0;
             self.hosts[node].server = Server::Up;

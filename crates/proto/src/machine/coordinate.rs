@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
+use std::time::Duration;
 
+use super::peer::Peer;
 use super::{Action, Machine, Origin, Phase};
 use crate::event::Event;
 use crate::id::{Identity, NodeId, NodeName, ViewId};
 use crate::share::{self, Candidate, NOBODY, Owners};
 use crate::time::Time;
 use crate::view::{MEMBERS_MAX, Member, Reason, View};
-use crate::wire::{Message, NodeState};
+use crate::wire::{Message, NodeState, Pulse};
 
 /// What a view would have to be made of now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,14 +187,31 @@ impl Machine {
 
     /// The members as the shares are dealt out to them.
     fn candidates(&self, now: Time, members: &[Member]) -> Vec<Candidate> {
-        members
+        let mut candidates: Vec<Candidate> = members
             .iter()
             .map(|m| Candidate {
                 id: m.identity.id,
                 weight: m.weight,
                 gains: self.hears_all(now, m.identity, members),
             })
-            .collect()
+            .collect();
+        // Who waits for the word of somebody whom it does not hear would wait for as long as that lasts.
+        if candidates.iter().any(|candidate| candidate.gains && candidate.weight > 0) {
+            for (candidate, member) in candidates.iter_mut().zip(members) {
+                if !candidate.gains && self.waits(now, member.identity) {
+                    candidate.weight = 0;
+                }
+            }
+        }
+        candidates
+    }
+
+    /// R6: whether a member says that it cannot take what its view gives it.
+    fn waits(&self, now: Time, identity: Identity) -> bool {
+        if identity == self.me {
+            return self.is_waiting(now);
+        }
+        self.heard_peers(now).any(|(peer, word)| peer.identity == identity && word.waiting)
     }
 
     /// R6: new buckets go only to nodes whose heard tables show all members, since no other could collect the
@@ -306,28 +325,53 @@ impl Machine {
             self.repeat_at = None;
             return;
         };
-        let lags = self.heard_peers(now).any(|(peer, word)| {
+        let lags = |peer: &Peer, word: &Pulse| {
             word.adopted != view.id
                 && match word.state {
                     NodeState::Active | NodeState::Draining | NodeState::Leaving => true,
                     NodeState::Joining => view.names(peer.identity),
                     NodeState::Listening | NodeState::Fenced => false,
                 }
-        });
-        if !lags {
+        };
+        let turn = self
+            .heard_peers(now)
+            .filter(|(peer, word)| lags(peer, word))
+            .map(|(peer, word)| self.turn_to_repeat(view, peer.identity, word))
+            .min();
+        let Some(turn) = turn else {
             self.repeat_at = None;
             return;
-        }
-        let turn = if view.id.coordinator == self.me {
-            1
-        } else {
-            2 + view.members.iter().position(|m| m.identity == self.me).unwrap_or(0) as u32
         };
-        let at = *self.repeat_at.get_or_insert(now + self.config.interval * turn);
+        let soon = now + self.config.interval * turn;
+        let at = self.repeat_at.map_or(soon, |at| at.min(soon));
+        self.repeat_at = Some(at);
         if now >= at {
             let message = Message::View(Box::new(view.clone()));
             self.send(message);
-            self.repeat_at = Some(now + self.config.interval * turn);
+            self.repeat_at = Some(soon);
         }
     }
+
+    /// After how many intervals this node repeats its view to who says this.
+    ///
+    /// Who does not hear the view's coordinator is told by the first member that it hears, before it loses its patience
+    /// (R6) and makes a view of its own: else two who do not hear each other would overtake each other for ever.
+    fn turn_to_repeat(&self, view: &View, whom: Identity, word: &Pulse) -> u32 {
+        let (coordinator, timeout) = (view.id.coordinator, self.config.timeout);
+        let mut members = view.members.iter().map(|m| m.identity);
+        let is_deaf = whom != coordinator && !shows(word, coordinator, timeout);
+        if coordinator == self.me
+            || is_deaf && members.clone().find(|who| shows(word, *who, timeout)) == Some(self.me)
+        {
+            return 1;
+        }
+        2 + members.position(|who| who == self.me).unwrap_or(0) as u32
+    }
+}
+
+/// Whether a word shows that its sender has heard a node within T.
+fn shows(word: &Pulse, identity: Identity, timeout: Duration) -> bool {
+    word.heard.iter().any(|entry| {
+        entry.identity == identity && entry.proven && u128::from(entry.age_us) < timeout.as_micros()
+    })
 }

@@ -99,7 +99,7 @@ impl Origin<'_> {
         let horizon = self.horizon();
         let uptime = Duration::from_millis(pulse.uptime_ms.into()).min(horizon);
         (uptime, pulse.state, pulse.weight, pulse.keeping).hash(state);
-        (pulse.digest, pulse.healthy, pulse.late, pulse.settled, pulse.gone).hash(state);
+        (pulse.digest, pulse.healthy, pulse.late, pulse.waiting, pulse.settled, pulse.gone).hash(state);
         // Examinations are counted as they are: a world has as many as verdicts were changed in it.
         (pulse.cut, pulse.checkup).hash(state);
         self.view_id(pulse.adopted, state);
@@ -155,7 +155,7 @@ impl Machine {
             me: _, phase: _, weight: _, healthy: _, connected: _, checkup: _, examination: _, draining: _, leaving: _,
             leaving_since: _, keeping: _, contested: _, orders: _, started_at: _, listen_since: _, observed_at: _,
             late_until: _, stalled_at: _, resuming: _, pulsed_before: _, view: _, promise: _, debts: _, owned: _,
-            lease: _, bodies: _, peers: _, gone: _, twin: _,
+            lacking_since: _, lease: _, bodies: _, peers: _, gone: _, twin: _,
             sent: _, pulse_due: _, extra_pulses: _, said: _, want: _, wanted_since: _, turn_at: _, repeat_at: _,
             timers: _, actions: _,
             // Not hashed:
@@ -194,6 +194,8 @@ impl Machine {
         origin.view_id(mine, state);
         origin.view_id(self.promise, state);
         (&self.debts, self.owned).hash(state);
+        // Whoever has waited for T waits, however long.
+        self.lacking_since.map(|since| origin.now.since(since).min(self.config.timeout)).hash(state);
         origin.instant(self.lease).hash(state);
         // A lower body that nobody serves by is never asked for again.
         for body in self.bodies.values().filter(|body| body.id >= mine || origin.cited.contains(&body.id)) {

@@ -222,6 +222,8 @@ pub struct Machine {
     view: Option<View>,
     adopted_at: Time,
     gained_since_adoption: usize,
+    /// R6: since when the view gives it what it does not own.
+    lacking_since: Option<Time>,
     promise: ViewId,
     debts: BTreeSet<Identity>,
     owned: BucketSet,
@@ -304,6 +306,7 @@ impl Machine {
             view: None,
             adopted_at: now,
             gained_since_adoption: 0,
+            lacking_since: None,
             promise: ViewId::NONE,
             debts: BTreeSet::new(),
             owned: BucketSet::EMPTY,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Action, GOODBYES, MEMORY_TIMEOUTS, Machine, Phase};
+use crate::bucket::BucketSet;
 use crate::event::Event;
 use crate::id::{Identity, ViewId};
 use crate::time::Time;
@@ -37,6 +38,7 @@ impl Machine {
             self.pay_debts(now);
         }
         self.gain(now);
+        self.notice_lack(now);
         self.contest(now);
         self.repeat(now);
         self.leave(now);
@@ -202,6 +204,18 @@ impl Machine {
         self.gained_since_adoption += wanted.len();
         let (buckets, took) = (self.gained_since_adoption, now.since(self.adopted_at));
         self.actions.push_back(Action::Event(Event::Gained { buckets, took }));
+    }
+
+    /// R6: notices since when the view gives this node what it does not own.
+    fn notice_lack(&mut self, now: Time) {
+        let given = self.view.as_ref().map_or(BucketSet::EMPTY, |view| view.owned_by(self.me.id));
+        let lacks = !(given - self.owned).is_empty();
+        self.lacking_since = lacks.then(|| self.lacking_since.unwrap_or(now));
+    }
+
+    /// R6: whether it has lacked something for T.
+    pub(super) fn is_waiting(&self, now: Time) -> bool {
+        self.lacking_since.is_some_and(|since| now.since(since) >= self.config.timeout)
     }
 
     /// R3: whether a quorum of members, this one included, is settled, none of them so young that its run before this

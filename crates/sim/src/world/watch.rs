@@ -36,8 +36,9 @@ impl World {
         };
         let grade = |a: usize, b: usize| if troubled(a) || troubled(b) { Grade::Firm } else { Grade::Live };
         let strangers = |a: usize, b: usize| {
-            let begun = self.hosts[a].started_at;
-            !self.network.has_heard(b, a, begun)
+            // What the other says before an interval is over may not echo the newcomer yet, and proves nothing to it.
+            let met = self.hosts[a].started_at + nanos(self.settings.interval);
+            !self.network.has_heard(b, a, met)
                 && (0..self.hosts.len())
                     .any(|other| other != b && !self.network.in_touch(other, b, since, grade(other, b)))
         };

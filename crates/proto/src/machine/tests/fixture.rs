@@ -421,6 +421,7 @@ impl Fixture {
             cut: false,
             checkup: Checkup::GOOD,
             late: false,
+            waiting: false,
             settled: true,
             gone: false,
             weight: 100,

@@ -273,6 +273,74 @@ fn r6_new_buckets_go_only_to_nodes_whose_heard_tables_show_all_members() {
     assert!((85..=86).contains(&balanced.owned_by(id("z")).len()));
 }
 
+/// A peer that does not hear another, and lacks something because of that.
+fn waits_for(pulse: &mut Pulse, other: &str) {
+    pulse.waiting = true;
+    pulse.heard.retain(|entry| entry.identity.id != id(other));
+}
+
+#[test]
+fn r6_who_lacks_something_for_t_says_so() {
+    let mut f = Fixture::member_of(&[ME, "x"]);
+    let second = view(2, "x", &["x", ME]);
+    // x does not follow its own view, so this node cannot take what that gives it.
+    f.hear_view("x", &second);
+    f.run(TIMEOUT - INTERVAL, &["x"]);
+    assert!(f.pulses().iter().all(|pulse| !pulse.waiting));
+    f.run(2 * INTERVAL, &["x"]);
+    assert!(f.pulses().last().unwrap().waiting);
+    f.claimed = second.id;
+    f.run(INTERVAL, &["x"]);
+    assert_eq!(f.machine.owned(), f.given());
+    f.run(INTERVAL, &["x"]);
+    assert!(!f.pulses().last().unwrap().waiting);
+}
+
+#[test]
+fn r6_who_waits_for_somebody_whom_it_does_not_hear_gets_no_share() {
+    let mut f = Fixture::member_of(&[ME, "x", "y"]);
+    f.run_saying(2 * INTERVAL, &["x", "y"], |name, pulse| {
+        if name == "x" {
+            waits_for(pulse, "y");
+        }
+    });
+    let moved = f.views().pop().expect("a view that moves its share");
+    assert_eq!(moved.reason, Reason::Balance);
+    assert_eq!([ME, "x", "y"].map(|name| moved.owned_by(id(name)).len()), [128, 0, 128]);
+    // It waits no longer. Its share comes back when it hears everybody, and not before.
+    f.claimed = moved.id;
+    let deaf = |name: &str, pulse: &mut Pulse| {
+        if name == "x" {
+            waits_for(pulse, "y");
+            pulse.waiting = false;
+        }
+    };
+    f.run_saying(4 * INTERVAL, &["x", "y"], deaf);
+    assert!(f.views().iter().all(|view| *view == moved), "at most repeated");
+    f.run(2 * INTERVAL, &["x", "y"]);
+    let back = f.views().pop().expect("a view that balances");
+    assert!((85..=86).contains(&back.owned_by(id("x")).len()));
+}
+
+#[test]
+fn r6_who_waits_although_it_hears_everybody_keeps_its_share() {
+    let mut f = Fixture::member_of(&[ME, "x", "y"]);
+    f.run_saying(4 * INTERVAL, &["x", "y"], |_, pulse| pulse.waiting = true);
+    assert_eq!(f.views(), []);
+}
+
+#[test]
+fn r6_the_share_of_who_waits_stays_if_nobody_could_take_it() {
+    let mut f = Fixture::member_of(&[ME, "x", "y"]);
+    f.command(Command::Weight(0));
+    f.claimed = made(&f).id;
+    f.run_saying(4 * INTERVAL, &["x", "y"], |name, pulse| match name {
+        "x" => waits_for(pulse, "y"),
+        _ => waits_for(pulse, "x"),
+    });
+    assert_eq!(f.views(), [], "this node hears all, but has no weight");
+}
+
 #[test]
 fn r6_shares_start_from_the_view_that_most_of_the_living_serve_by() {
     // Both halves of a network meet again: two nodes in the view of y, this one alone in a higher view.
@@ -312,6 +380,23 @@ fn r6_its_coordinator_repeats_a_view_after_an_interval_for_those_who_lack_it() {
     f.run(200, &["x", "y", "z"]);
     f.run(200, &["x", "y", "z"]);
     assert_eq!(f.views(), [], "nobody lacks it any more");
+}
+
+#[test]
+fn r6_who_does_not_hear_the_coordinator_is_told_by_the_first_whom_it_hears() {
+    let mut f = Fixture::member_of(&["a", ME, "x"]);
+    let second = view(2, "a", &["a", ME, "x"]);
+    f.hear_view("a", &second);
+    let first =
+        second.members.iter().map(|m| m.identity).find(|who| *who != identity("x") && *who != identity("a"));
+    assert_eq!(first, Some(identity(ME)));
+    let x_is_deaf = |name: &str, pulse: &mut Pulse| match name {
+        "a" => settled_in(second.id)(pulse),
+        _ => pulse.heard.retain(|entry| entry.identity.id != id("a")),
+    };
+    f.run_saying(2 * INTERVAL, &["a", "x"], x_is_deaf);
+    assert!(!f.views().is_empty(), "after an interval, before x has waited for two");
+    assert_eq!(f.views(), vec![second; f.views().len()]);
 }
 
 #[test]
