@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{HashMode, MacAddress, Side};
-use crate::event::Event;
+use crate::event::{Event, EventKind};
 use crate::timestamp::{self, Timestamp};
 use crate::words::words;
 
@@ -62,6 +62,9 @@ pub struct Snapshot {
     /// The connections that routers tell each other of, if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync: Option<Sync>,
+    /// The program that is told of events, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Hook>,
     /// Why the owners of buckets changed for the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why_last_change: Option<Event>,
@@ -160,6 +163,29 @@ pub struct SyncPeer {
     pub proven: bool,
     /// Whether all of its connections are known here.
     pub whole: bool,
+}
+
+/// The program that is told of events (`[hooks] on_change`) on the node that speaks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// Its path.
+    pub program: String,
+    /// Whether its last run was good.
+    pub ok: bool,
+    /// The event that it is being told of now; null if it does not run.
+    pub running: Option<EventKind>,
+    /// Events that wait for it.
+    pub waiting: u64,
+    /// Events that it was not told of, because too many were waiting.
+    pub missed: u64,
+    /// Runs that have ended since this daemon began.
+    pub runs: u64,
+    /// Those of them that failed.
+    pub failures: u64,
+    /// Why it failed last, good since or not; null if it never did.
+    pub last_error: Option<String>,
+    /// When that was.
+    pub last_error_at: Option<Timestamp>,
 }
 
 words! {
@@ -339,7 +365,8 @@ impl Snapshot {
     /// - the view is not settled after [`UNSETTLED_MAX`];
     /// - an interface is deaf, or its filter is not attached;
     /// - a health check of this node fails;
-    /// - connections are shared, and an active node tells nothing of its own.
+    /// - connections are shared, and an active node tells nothing of its own;
+    /// - the program that is told of events fails.
     ///
     /// A node that drains or leaves by its administrator's will, or has the weight 0, is no trouble.
     pub fn troubles(&self) -> Vec<String> {
@@ -412,6 +439,10 @@ impl Snapshot {
                     node.name
                 ));
             }
+        }
+        if let Some(hook) = self.hook.as_ref().filter(|hook| !hook.ok) {
+            let why = hook.last_error.as_ref().unwrap_or(&hook.program);
+            troubles.push(format!("the hook failed: {why}"));
         }
         troubles
     }
@@ -495,6 +526,20 @@ mod tests {
             s.health[0].last_error = Some("status 500".to_owned());
         });
         assert_eq!(check, "health check web fails: status 500");
+        let hook = trouble(|s| {
+            s.hook = Some(Hook {
+                program: "/bin/notify".to_owned(),
+                ok: false,
+                running: None,
+                waiting: 0,
+                missed: 0,
+                runs: 3,
+                failures: 1,
+                last_error: Some("/bin/notify: exit status 1".to_owned()),
+                last_error_at: None,
+            });
+        });
+        assert_eq!(hook, "the hook failed: /bin/notify: exit status 1");
         let unsettled = trouble(|s| {
             s.view.settled = false;
             s.view.age_ms = Some(10_001);

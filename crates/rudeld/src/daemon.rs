@@ -30,6 +30,7 @@ use crate::clock::monotonic_ns;
 use crate::control::{self, CONNECTIONS_MAX, Control, Followers};
 use crate::health::{self, Checks, Fitness, Verdict};
 use crate::history::History;
+use crate::hooks::{self, Hooks};
 use crate::host::Link;
 use crate::host::links::{LinkEvent, Monitor};
 use crate::host::nft;
@@ -115,6 +116,9 @@ pub fn run(options: &Options, role: Role, tie: &Tie) -> Result<End, DaemonError>
     drop(in_runtime);
     runtime.shutdown_background();
     let handed_over = running.daemon.handing_over;
+    if !handed_over {
+        running.daemon.tell_the_end(&failures);
+    }
     drop(running.daemon);
     if !failures.is_empty() {
         Err(DaemonError::Failed(failures.join("; ")))
@@ -226,6 +230,7 @@ impl Running {
         let (world_sender, world) = mpsc::channel(QUEUE_MAX);
         let election = Election::new();
         let claims = world_sender.clone();
+        let hook_failures = world_sender.clone();
         let responder = Responder::start(
             cluster_links.iter().map(ClusterLink::responder).collect(),
             election.clone(),
@@ -332,9 +337,28 @@ impl Running {
             None
         });
 
+        // Its disk may be slow: the cluster does not wait for it.
+        let mut history = History::open(name.as_str(), place.events());
+        let hooked = hooks::Place {
+            cluster: config.cluster.name.to_string(),
+            node: name.to_string(),
+            told: place.told().into(),
+        };
+        let asked = pulse.requests.clone();
+        let hooks = Hooks::start(
+            &config.hooks,
+            hooked,
+            move || hooks::Level::ask(&asked),
+            // One that finds the queue full is still in the status.
+            move |why| std::mem::drop(hook_failures.try_send(World::HookFailed(why))),
+        )
+        .map_err(|error| failed(format!("cannot start the thread for hooks: {error}")))?;
+        hooks.catch_up(history.events());
+        history.tell_hooks(hooks.door());
+
         let daemon = Daemon {
-            // Its disk may be slow: the cluster does not wait for it.
-            history: RefCell::new(History::open(name.as_str(), place.events())),
+            history: RefCell::new(history),
+            hooks,
             own_addresses,
             modes: host.modes.clone(),
             carrier: cluster_links.iter().map(|l| (l.interface.name.to_string(), true)).collect(),
@@ -420,6 +444,7 @@ fn fitting(
 enum World {
     Claim(Claim),
     Link(LinkEvent),
+    HookFailed(String),
 }
 
 struct Daemon {
@@ -451,6 +476,7 @@ struct Daemon {
     recording: Option<Recording>,
     seed: u32,
     history: RefCell<History>,
+    hooks: Hooks,
     requests: Requests,
     place: Place,
     tie: Tie,
@@ -579,6 +605,16 @@ impl Daemon {
         self.leaving.get_or_insert_default();
         // If the pulse thread has ended already, so will we.
         let _ = self.requests.send(Request::Command(Command::Leave));
+    }
+
+    /// Everything is taken down: the last that the administrator's program is told.
+    fn tell_the_end(&mut self, failures: &[String]) {
+        let mut reason = "has left the cluster".to_owned();
+        if !failures.is_empty() {
+            reason = format!("{reason}, and something could not be done: {}", failures.join("; "));
+        }
+        self.history.borrow_mut().push(EventKind::Left, None, reason);
+        self.hooks.finish(|| self.tie.beat());
     }
 
     /// The parent process wants something.
@@ -794,6 +830,10 @@ impl Daemon {
                 self.history.borrow_mut().push(EventKind::Rejected, None, reason);
                 Ok(())
             }
+            World::HookFailed(why) => {
+                self.history.borrow_mut().push(EventKind::HookFailed, None, why);
+                Ok(())
+            }
             World::Link(LinkEvent::Appeared(link)) => {
                 self.set_carrier(&link);
                 Ok(())
@@ -906,6 +946,7 @@ impl Daemon {
             }),
             sync: self.sharing.as_ref().map(Sharing::report),
             restarts: self.household.restarts,
+            hook: self.hooks.snapshot(),
             history,
         }
     }

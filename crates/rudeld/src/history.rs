@@ -13,6 +13,7 @@ use rudel_proto::share::{NOBODY, Owners};
 use tokio::sync::watch;
 
 use crate::event_log::EventLog;
+use crate::hooks;
 
 /// Events that are kept.
 const EVENTS_MAX: usize = 1024;
@@ -27,6 +28,7 @@ pub struct History {
     node: String,
     events: VecDeque<Event>,
     log: Option<EventLog>,
+    hooks: Option<hooks::Door>,
     /// The number of the newest event.
     newest: watch::Sender<u64>,
     lost: BTreeMap<String, Event>,
@@ -47,6 +49,7 @@ impl History {
             node: node.into(),
             events: VecDeque::new(),
             log: None,
+            hooks: None,
             newest: watch::Sender::new(0),
             lost: BTreeMap::new(),
             owners: Box::new(NOBODY),
@@ -68,6 +71,11 @@ impl History {
         history
     }
 
+    /// Has the administrator's program told of everything that happens from now on.
+    pub fn tell_hooks(&mut self, door: hooks::Door) {
+        self.hooks = Some(door);
+    }
+
     /// Remembers something; `node` defaults to this one.
     pub fn push(&mut self, kind: EventKind, node: Option<&str>, reason: impl Into<String>) -> Event {
         self.remember(kind, node, reason.into(), None)
@@ -86,6 +94,9 @@ impl History {
         let event = Event { at: Timestamp::now(), kind, node, reason, sequence: Some(sequence), epoch };
         if let Some(log) = &mut self.log {
             log.write(&event);
+        }
+        if let Some(hooks) = &self.hooks {
+            hooks.push(&event);
         }
         if self.events.len() == EVENTS_MAX {
             self.events.pop_front();

@@ -8,6 +8,7 @@ pub mod event_log;
 pub mod health;
 pub mod heartbeat;
 pub mod history;
+pub mod hooks;
 pub mod host;
 pub mod host_setup;
 pub mod keeper;

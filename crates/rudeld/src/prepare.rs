@@ -114,13 +114,6 @@ fn node_name(options: &Options, config: &Config) -> Result<NodeName, DaemonError
 
 /// Refuses what the configuration may say and this version does not do: to ignore it would be a promise not kept.
 pub(crate) fn refuse_what_is_not_there_yet(config: &Config) -> Result<(), ConfigError> {
-    let advice = "remove it; a later version will do this";
-    let refuse = |place: &str, what: &str| {
-        Err(config.refuse(place, format!("this version has no {what} yet"), advice))
-    };
-    if config.hooks.on_change.is_some() {
-        return refuse("hooks.on_change", "hooks");
-    }
     if !config.node.restart_grace.is_zero() {
         return Err(config.refuse(
             "node.restart_grace",

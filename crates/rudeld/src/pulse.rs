@@ -211,6 +211,13 @@ impl Requests {
         receiver.await.map_err(|_| RequestError::Stopped)
     }
 
+    /// The same, for a thread that may block.
+    pub fn report_blocking(&self) -> Result<Report, RequestError> {
+        let (sender, receiver) = oneshot::channel();
+        self.send(Request::Report(sender))?;
+        receiver.blocking_recv().map_err(|_| RequestError::Stopped)
+    }
+
     /// Orders another node, and waits until it has said that it is done, or is given up.
     pub async fn order(&self, node: &str, task: Task) -> Result<Outcome, RequestError> {
         let (sender, receiver) = oneshot::channel();

@@ -41,6 +41,8 @@ pub struct Context<'a> {
     pub nat: Option<api::Nat>,
     /// Shared connections, if they are shared.
     pub sync: Option<api::Sync>,
+    /// The program that is told of events, if there is one.
+    pub hook: Option<api::Hook>,
     /// What happened.
     pub history: &'a History,
 }
@@ -106,6 +108,7 @@ pub fn snapshot(context: &Context<'_>, report: &Report) -> Snapshot {
         }),
         nat: context.nat.clone(),
         sync: context.sync.clone(),
+        hook: context.hook.clone(),
         why_last_change: context.history.last_change().cloned(),
     }
 }
@@ -209,7 +212,7 @@ fn filter(context: &Context<'_>, report: &Report, interface: &Interface) -> api:
     }
 }
 
-fn state(state: NodeState) -> api::NodeState {
+pub(crate) fn state(state: NodeState) -> api::NodeState {
     match state {
         NodeState::Listening => api::NodeState::Listening,
         NodeState::Joining => api::NodeState::Joining,

@@ -48,6 +48,7 @@ pub struct Place {
     runtime_stem: PathBuf,
     incarnation_path: PathBuf,
     events_path: PathBuf,
+    told_path: PathBuf,
 }
 
 impl Place {
@@ -65,6 +66,7 @@ impl Place {
             runtime_stem: runtime_dir.join(&stem),
             incarnation_path: state_dir.join(format!("{stem}.incarnation")),
             events_path: state_dir.join(format!("{stem}.events.jsonl")),
+            told_path: state_dir.join(format!("{stem}.told")),
         })
     }
 
@@ -81,6 +83,11 @@ impl Place {
     /// Where the history is kept.
     pub fn events(&self) -> &Path {
         &self.events_path
+    }
+
+    /// Where the number of the last event is kept that the administrator's program has been told of.
+    pub fn told(&self) -> &Path {
+        &self.told_path
     }
 
     /// A number for this run, higher than that of every run before, and stored before it is used.

@@ -10,8 +10,7 @@ use std::process::Command;
 
 use rudel_api::config::{Config, KEYS, TABLES};
 
-/// Keys and tables that this version reads and then refuses, since it does not act on them.
-const REFUSED_TABLES: [&str; 1] = ["hooks"];
+/// Keys that this version reads and then refuses, since it does not act on them.
 const REFUSED_KEYS: [&str; 1] = ["restart_grace"];
 
 fn repository() -> PathBuf {
@@ -76,10 +75,7 @@ fn samples_are_accepted() {
 #[test]
 fn what_this_version_does_not_do_is_refused_by_name() {
     let (_, good) = samples().remove(0);
-    let cases = [
-        ("hooks", format!("{good}\n[hooks]\non_change = [\"/bin/true\"]\n")),
-        ("restart", good.replace("[node]\n", "[node]\nrestart_grace = \"5s\"\n")),
-    ];
+    let cases = [("restart", good.replace("[node]\n", "[node]\nrestart_grace = \"5s\"\n"))];
     for (what, text) in cases {
         assert_ne!(text, good, "{what}: nothing was added");
         let (code, said) = daemon_says(&text);
@@ -101,10 +97,6 @@ fn the_manual_knows_every_key() {
     };
     let not_yet = section("Not yet");
     for table in TABLES {
-        if REFUSED_TABLES.contains(&table.name) {
-            assert!(not_yet.contains(&format!("`{}`", table.header())), "{} is not told of", table.header());
-            continue;
-        }
         let text = section(&format!("`{}`", table.header()));
         for key in table.keys() {
             if REFUSED_KEYS.contains(&key.key) {

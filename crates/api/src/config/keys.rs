@@ -440,6 +440,14 @@ pub const KEYS: &[Key] = &[
         "Runs once for each event, one after the other, with RUDEL_EVENT, RUDEL_NODE, ... in its environment and the \
          event as JSON on its standard input. Run without a shell."
     ),
+    key!(
+        "hooks",
+        "timeout",
+        Duration,
+        Some("\"30s\""),
+        "100ms to 10m",
+        "A run that takes longer is killed with everything that it has started, and counts as failed."
+    ),
 ];
 
 #[cfg(test)]

@@ -194,10 +194,12 @@ pub struct Sync {
 }
 
 /// `[hooks]`: programs to run when something happens.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hooks {
     /// Runs once for each event.
     pub on_change: Option<CommandLine>,
+    /// A run that takes longer is killed; 100 ms to 10 min, default 30 s.
+    pub timeout: Duration,
 }
 
 impl Config {

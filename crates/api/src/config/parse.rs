@@ -19,6 +19,9 @@ use super::{
 };
 
 const TIMEOUT_DEFAULT: Duration = Duration::from_millis(400);
+const HOOK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+const HOOK_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+const HOOK_TIMEOUT_MAX: Duration = Duration::from_secs(10 * 60);
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5 * 60);
 const DRAIN_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 const RESTART_GRACE_MAX: Duration = Duration::from_secs(600);
@@ -596,7 +599,13 @@ fn read_sync(reader: &Reader<'_>, section: &Section<'_, '_>, router: bool) -> Sy
 }
 
 fn read_hooks(section: &Section<'_, '_>) -> Hooks {
-    Hooks { on_change: section.get("on_change").and_then(|item| item.command_line()) }
+    Hooks {
+        on_change: section.get("on_change").and_then(|item| item.command_line()),
+        timeout: section
+            .get("timeout")
+            .and_then(|item| item.duration(HOOK_TIMEOUT_MIN..=HOOK_TIMEOUT_MAX))
+            .unwrap_or(HOOK_TIMEOUT_DEFAULT),
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anstyle::Style;
 use rudel_api::config::Side;
 use rudel_api::event::Event;
-use rudel_api::snapshot::{Interface, Node, NodeState, Snapshot};
+use rudel_api::snapshot::{Hook, Interface, Node, NodeState, Snapshot};
 use rudel_api::timestamp::Timestamp;
 
 use crate::Outcome;
@@ -126,6 +126,9 @@ fn headline(snapshot: &Snapshot, troubles: &[String], now: Timestamp, width: usi
         }
         wrap(&line, width).iter().for_each(|line| out.push_str(&format!("{line}\n")));
     }
+    if let Some(hook) = &snapshot.hook {
+        hook_lines(hook, now, width).iter().for_each(|line| out.push_str(&format!("{line}\n")));
+    }
 
     if let Some(event) = &snapshot.why_last_change {
         let text = format!("last change {}: {}", ago(event.at.age_at(now)), sentence(event));
@@ -141,6 +144,22 @@ fn headline(snapshot: &Snapshot, troubles: &[String], now: Timestamp, width: usi
         }
     }
     out
+}
+
+/// What there is to say of the hook: nothing, as long as it takes what happens as it happens.
+fn hook_lines(hook: &Hook, now: Timestamp, width: usize) -> Vec<String> {
+    let mut parts = Vec::new();
+    if let Some(kind) = hook.running.filter(|_| hook.waiting > 0) {
+        parts.push(format!("hook is being told of {kind}, {} events wait", hook.waiting));
+    }
+    if hook.missed > 0 {
+        parts.push(format!("{} events came too fast for the hook", hook.missed));
+    }
+    // A failure that lasts is among the troubles.
+    if let Some((at, why)) = hook.last_error_at.zip(hook.last_error.as_ref()).filter(|_| hook.ok) {
+        parts.push(format!("hook works again; it failed last {}: {why}", ago(at.age_at(now))));
+    }
+    parts.iter().flat_map(|part| wrap(part, width)).collect()
 }
 
 fn sentence(event: &Event) -> String {
@@ -340,6 +359,38 @@ mod tests {
             text.contains("\nshares connections: 12 of its own, 34 of others; the kernel refused 3\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_hook_is_spoken_of_while_it_lags_or_after_it_failed() {
+        let mut snapshot = fixture();
+        let quiet = plain(&snapshot, 80);
+        let mut hook = Hook {
+            program: "/usr/local/sbin/notify".to_owned(),
+            ok: true,
+            running: None,
+            waiting: 0,
+            missed: 0,
+            runs: 7,
+            failures: 0,
+            last_error: None,
+            last_error_at: None,
+        };
+        snapshot.hook = Some(hook.clone());
+        assert_eq!(plain(&snapshot, 80), quiet);
+        hook.running = Some(rudel_api::event::EventKind::Gained);
+        hook.waiting = 3;
+        hook.failures = 1;
+        hook.last_error = Some("/usr/local/sbin/notify: exit status 1".to_owned());
+        hook.last_error_at = Some("2026-01-01T00:08:00Z".parse().unwrap());
+        snapshot.hook = Some(hook.clone());
+        let text = plain(&snapshot, 80);
+        assert!(text.contains("\nhook is being told of gained, 3 events wait\n"), "{text}");
+        assert!(text.contains("\nhook works again; it failed last 2 min ago: /usr"), "{text}");
+        hook.ok = false;
+        snapshot.hook = Some(hook);
+        let text = plain(&snapshot, 80);
+        assert!(text.contains("\n! the hook failed: /usr/local/sbin/notify: exit status 1\n"), "{text}");
     }
 
     #[test]

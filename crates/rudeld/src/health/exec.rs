@@ -21,8 +21,8 @@ use tokio::time::timeout;
 
 use super::{Blocking, words};
 
-/// What systemd gives to its services, too.
-const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The `PATH` of what the daemon starts: what systemd gives to its services, too.
+pub(crate) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The end of the standard error that is kept, in bytes.
 const STDERR_KEPT: usize = 1024;
 /// What a program wrote before its end is read for at most this long after it: something that it left behind may hold
@@ -165,7 +165,8 @@ async fn run_to_end(child: &mut Child) -> io::Result<(ExitStatus, Vec<u8>)> {
     Ok((status, kept))
 }
 
-fn last_line(stderr: &[u8]) -> Option<String> {
+/// The last line with anything in it.
+pub(crate) fn last_line(stderr: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(stderr);
     text.lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_owned)
 }

@@ -115,6 +115,7 @@ fn every_key_is_read() {
     assert_eq!(up.timeout, Duration::from_millis(200), "a timeout is never longer than the interval");
     assert_eq!(config.nat.unwrap().inside, ["10.0.0.0/8".parse().unwrap()]);
     assert!(config.sync.enabled);
+    assert_eq!(config.hooks.timeout, Duration::from_secs(30));
     let hook = config.hooks.on_change.unwrap();
     assert_eq!(
         (hook.program.to_str(), hook.arguments),
@@ -514,6 +515,8 @@ fn hooks_are_programs() {
     assert!(
         added("[hooks]\non_change = \"/bin/notify now\"").starts_with("10:13 `on_change` is a list of texts")
     );
+    let hooks = "[hooks]\non_change = [\"/bin/notify\"]\n";
+    assert!(added(&format!("{hooks}timeout = \"11m\"")).starts_with("11:11 `timeout` cannot be 11m"));
 }
 
 #[test]
