@@ -12,7 +12,7 @@ HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 RUNNER := CARGO_TARGET_$(shell echo '$(HOST)' | tr 'a-z-' 'A-Z_')_RUNNER
 AS_ROOT := $(if $(SUDO),$(RUNNER)="$(SUDO)")
 
-.PHONY: all setup build release demo test fmt fmt-fix clippy unit sim model mutants bpf host e2e bench doc clean
+.PHONY: all setup build release install deb demo test fmt fmt-fix clippy unit sim model mutants bpf host e2e bench doc clean
 all: build
 
 setup:
@@ -23,6 +23,15 @@ build: setup
 
 release: setup
 	$(CARGO) build --release -p rudeld -p rudel -p rudel-lab
+	$(CARGO) build --release -p rudeld --example pages
+
+# Into PREFIX, /usr/local unless given, below DESTDIR. Builds nothing, so that it can be done as root: make release first.
+install:
+	@scripts/install $(TARGET_DIR)/release DESTDIR='$(DESTDIR)' PREFIX='$(or $(PREFIX),/usr/local)'
+
+# A Debian package, below the target directory.
+deb: release
+	@scripts/deb $(TARGET_DIR)/release
 
 demo: release
 	@$(SUDO) $(TARGET_DIR)/release/rudel-lab demo
@@ -79,6 +88,7 @@ host: setup
 # Real daemons, real servers, real traffic, in network namespaces; one lab at a time.
 e2e: setup
 	$(CARGO) build -p rudeld -p rudel
+	$(CARGO) build -p rudeld --example pages
 	$(AS_ROOT) $(CARGO) test -p rudel-lab --test '*' --no-fail-fast -- --test-threads=1
 
 bench: release

@@ -110,6 +110,8 @@ struct Parent {
     /// The daemon was told to leave the place to `next`.
     handing_over: bool,
     watched: Instant,
+    /// How often the service manager wants to hear that this process lives, and when it is to be told next.
+    watchdog: Option<(Duration, Instant)>,
     exit: Option<u8>,
 }
 
@@ -134,6 +136,8 @@ impl Parent {
             restarting: false,
             handing_over: false,
             watched: Instant::now(),
+            // A third of what it allows: one word may come late.
+            watchdog: sd_notify::watchdog_enabled().map(|period| (period / 3, Instant::now())),
             exit: None,
         })
     }
@@ -177,7 +181,12 @@ impl Parent {
         let pass_on = [theirs.as_fd().as_raw_fd(), board.as_fd().as_raw_fd()];
         let spawn = |program: &Path| {
             let mut command = Command::new(program);
-            command.args(&self.arguments).arg("--tied").arg(&tied).env_remove("NOTIFY_SOCKET");
+            command
+                .args(&self.arguments)
+                .arg("--tied")
+                .arg(&tied)
+                .env_remove("NOTIFY_SOCKET")
+                .env_remove("WATCHDOG_USEC");
             // SAFETY: the closure calls fcntl and sigprocmask only, which are async-signal-safe.
             unsafe {
                 command.pre_exec(move || {
@@ -227,6 +236,7 @@ impl Parent {
         if self.child.as_ref().is_some_and(|child| child.serving) {
             moments.push(self.watched + self.patience() / 4);
         }
+        moments.extend(self.watchdog.map(|(_, due)| due));
         let timeout = moments.into_iter().min().map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.map(|left| Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
@@ -512,6 +522,19 @@ impl Parent {
             self.no_successor(format!("the successor was not ready within {PREPARE_MAX:?}"));
         }
         self.watch(now);
+        self.tell_watchdog(now);
+    }
+
+    /// systemd kills a service whose main process does not say for too long that it lives. Whether the daemon lives is
+    /// this process's own business.
+    fn tell_watchdog(&mut self, now: Instant) {
+        let Some((period, due)) = self.watchdog.as_mut().filter(|(_, due)| now >= *due) else {
+            return;
+        };
+        *due = now + *period;
+        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
+            tracing::debug!(%error, "systemd was not notified");
+        }
     }
 
     /// How long a pulse thread may make no turn.
