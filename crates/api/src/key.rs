@@ -6,6 +6,9 @@
 //!
 //! 1. add the new key as the *second* line everywhere, 2. make it the *first* everywhere, 3. remove the old one.
 //!
+//! The seed of the flow hash is made of the first key, unless a line `seed` and eight hexadecimal digits says otherwise:
+//! with it a key can be rotated and no flow moves. While one is, the word `old` before a key says which of two is to go.
+//!
 //! A file that group or others can read is refused: whoever has a key can join the cluster and take its traffic.
 
 use std::fmt;
@@ -58,6 +61,11 @@ impl ClusterKey {
         let groups: Vec<String> =
             digest[..8].chunks(2).map(|pair| format!("{:02x}{:02x}", pair[0], pair[1])).collect();
         groups.join(":")
+    }
+
+    /// The first half of its fingerprint: what the nodes of a cluster tell each other of their keys.
+    pub fn id(&self) -> String {
+        rudel_proto::seal::ClusterKey::new(self.0).id().to_string()
     }
 
     /// A key file with this key alone.
@@ -114,6 +122,11 @@ impl fmt::Debug for ClusterKey {
     }
 }
 
+/// The word that begins the line of the seed.
+const SEED_WORD: &str = "seed ";
+/// The word that begins the line of a key that is to go.
+const OLD_WORD: &str = "old ";
+
 /// The keys of a key file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterKeys {
@@ -121,6 +134,10 @@ pub struct ClusterKeys {
     pub sealing: ClusterKey,
     /// Only open, while a key is being rotated; at most [`KEYS_MAX`] less one.
     pub accepted: Vec<ClusterKey>,
+    /// The seed of the flow hash, if it is not that of the sealing key.
+    pub seed: Option<u32>,
+    /// The one of them that a rotation is about to replace, if one is under way.
+    pub old: Option<ClusterKey>,
 }
 
 impl ClusterKeys {
@@ -159,19 +176,81 @@ impl ClusterKeys {
 
     fn parse(text: &str) -> Result<Self, KeyErrorKind> {
         let mut keys = Vec::new();
+        let (mut seed, mut old) = (None, None);
         for (i, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            keys.push(ClusterKey::decode(line).map_err(|why| KeyErrorKind::Malformed { line: i + 1, why })?);
+            if let Some(digits) = line.strip_prefix(SEED_WORD).map(str::trim) {
+                let number = u32::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 8);
+                let why = "a seed has 8 hexadecimal digits, and there is one";
+                let number = number.filter(|_| seed.is_none());
+                seed = Some(number.ok_or(KeyErrorKind::Malformed { line: i + 1, why })?);
+                continue;
+            }
+            let (is_old, line) = line.strip_prefix(OLD_WORD).map_or((false, line), |key| (true, key.trim()));
+            let key = ClusterKey::decode(line).map_err(|why| KeyErrorKind::Malformed { line: i + 1, why })?;
+            if is_old && old.replace(key.clone()).is_some() {
+                let why = "one key is old at most";
+                return Err(KeyErrorKind::Malformed { line: i + 1, why });
+            }
+            keys.push(key);
         }
         if keys.len() > KEYS_MAX {
             return Err(KeyErrorKind::TooMany { count: keys.len() });
         }
         let mut keys = keys.into_iter();
         let sealing = keys.next().ok_or(KeyErrorKind::Empty)?;
-        Ok(ClusterKeys { sealing, accepted: keys.collect() })
+        Ok(ClusterKeys { sealing, accepted: keys.collect(), seed, old })
+    }
+
+    /// The seed of the flow hash, the same on every node.
+    pub fn flow_hash_seed(&self) -> u32 {
+        let of_key = || rudel_proto::seal::ClusterKey::new(*self.sealing.as_bytes()).flow_hash_seed();
+        self.seed.unwrap_or_else(of_key)
+    }
+
+    /// Puts a key file with these keys, and the seed in a line of its own, in the place of the one that is there. A reader
+    /// sees the one or the other, after a power cut too.
+    ///
+    /// # Errors
+    /// The directory or the file cannot be written; the former file is as it was.
+    pub fn replace(&self, path: &Path) -> io::Result<()> {
+        let mut text = Zeroizing::new(String::with_capacity(1024));
+        text.push_str(
+            "# Cluster keys of rudel. Whoever has one can join the cluster: mode 0600, nowhere else than on its nodes.\n\
+             # The first one seals, the other is accepted while a key is rotated: `rudel key rotate`.\n",
+        );
+        text.push_str(&format!("{SEED_WORD}{:08x}\n", self.flow_hash_seed()));
+        for key in self.iter() {
+            if self.old.as_ref() == Some(key) {
+                text.push_str(OLD_WORD);
+            }
+            BASE64.encode_append(&key.0, &mut text);
+            text.push('\n');
+        }
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+        let temporary = path.with_file_name(format!("{name}.new"));
+        // What a power cut has left of a former try.
+        match std::fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&temporary, path)?;
+            let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+            File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+        };
+        let written = write();
+        if written.is_err() {
+            // The error that matters is the first.
+            let _ = std::fs::remove_file(&temporary);
+        }
+        written
     }
 
     /// All of them, the sealing one first.
@@ -295,7 +374,10 @@ mod tests {
         let key = ClusterKey::generate().unwrap();
         key.write_new(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
-        assert_eq!(ClusterKeys::load(&path).unwrap(), ClusterKeys { sealing: key.clone(), accepted: vec![] });
+        assert_eq!(
+            ClusterKeys::load(&path).unwrap(),
+            ClusterKeys { sealing: key.clone(), accepted: vec![], seed: None, old: None }
+        );
         let before = std::fs::read(&path).unwrap();
         let error = ClusterKey::generate().unwrap().write_new(&path).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
@@ -311,6 +393,27 @@ mod tests {
         assert_eq!(keys.accepted, [key(2), key(3)]);
         assert_eq!(keys.iter().count(), 3);
         assert!(load(&text, 0o400).is_ok());
+    }
+
+    #[test]
+    fn a_replaced_file_has_the_seed_that_it_had_whatever_its_first_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        key(1).write_new(&path).unwrap();
+        let before = ClusterKeys::load(&path).unwrap();
+        let seed = before.flow_hash_seed();
+        assert_ne!(ClusterKeys { sealing: key(2), ..before.clone() }.flow_hash_seed(), seed);
+        let both = ClusterKeys { accepted: vec![key(2)], old: Some(key(1)), ..before };
+        both.replace(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        let read = ClusterKeys::load(&path).unwrap();
+        assert_eq!(read, ClusterKeys { seed: Some(seed), ..both });
+        let new = ClusterKeys { sealing: key(2), accepted: vec![], old: None, ..read };
+        new.replace(&path).unwrap();
+        assert_eq!(ClusterKeys::load(&path).unwrap(), new);
+        assert_eq!(new.flow_hash_seed(), seed);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+        assert!(new.replace(&dir.path().join("no/key")).is_err());
     }
 
     #[test]
@@ -338,6 +441,12 @@ mod tests {
             kind(&"0".repeat(64), 0o600),
             "is malformed in line 1: it is no secret: all its bytes are the same"
         );
+        let seed = "is malformed in line 1: a seed has 8 hexadecimal digits, and there is one";
+        assert_eq!(kind("seed 1234567\n", 0o600), seed);
+        let twice = format!("{}\nseed 01234567\nseed 01234567\n", base64(&key(1)));
+        assert_eq!(kind(&twice, 0o600), seed.replace("line 1", "line 3"));
+        let text = format!("old {}\nold {}\n", base64(&key(1)), base64(&key(2)));
+        assert_eq!(kind(&text, 0o600), "is malformed in line 2: one key is old at most");
         let five: String = (1..=5).map(|n| base64(&key(n)) + "\n").collect();
         assert_eq!(kind(&five, 0o600), "holds 5 keys, at most 4 are allowed");
 
@@ -365,5 +474,6 @@ mod tests {
         let mut bytes = [0; 32];
         bytes.iter_mut().zip(0..).for_each(|(byte, i)| *byte = i);
         assert_eq!(ClusterKey::from_bytes(bytes).fingerprint(), "2503:a9f0:aded:5969");
+        assert_eq!(ClusterKey::from_bytes(bytes).id(), "2503:a9f0");
     }
 }

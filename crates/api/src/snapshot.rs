@@ -261,6 +261,10 @@ pub struct Node {
     /// The version of its daemon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// The first halves of the fingerprints of the cluster keys that it accepts, the one that it seals with first; two while
+    /// a key is being rotated. Empty if it has said nothing yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
 }
 
 /// Who owns what.

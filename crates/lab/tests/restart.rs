@@ -148,6 +148,74 @@ fn an_upgrade_takes_the_file_that_is_in_place_now() {
 }
 
 #[test]
+fn a_key_is_rotated_node_by_node_and_nobody_notices() {
+    let Some(_serial) = root() else { return };
+    let mut lab = Lab::builder().nodes(3).settings(patient(5)).build().expect("a lab");
+    // Makes the cluster's key as a side effect; here every node has a file of its own.
+    drop(lab.node("n1").daemon_command().expect("a command"));
+    let config = fs::read_to_string(lab.config()).expect("the configuration");
+    let key = |lab: &Lab, name: &str| lab.dir().join(format!("{name}.key"));
+    for name in ALL {
+        fs::copy(lab.key(), key(&lab, name)).expect("a key file");
+        let own = lab.dir().join(format!("{name}.toml"));
+        let text = config.replace(&lab.key().display().to_string(), &key(&lab, name).display().to_string());
+        fs::write(&own, text).expect("a configuration");
+        lab.node_mut(name).set_config(own);
+    }
+    lab.start().expect("a cluster");
+    let old = lab.node("n1").status().expect("a status").0["nodes"][0]["keys"].clone();
+    assert_eq!(old.as_array().map(Vec::len), Some(1), "{old}");
+
+    let rotate = |lab: &Lab, name: &str, step: &str| {
+        let said = lab.node(name).rudel(&["key", "rotate", step]);
+        said.unwrap_or_else(|error| panic!("{step} on {name}: {error:#}"))
+    };
+    let refused = |lab: &Lab, name: &str, step: &str, words: &[&str]| {
+        let before = fs::read(key(lab, name)).expect("the key file");
+        let output = lab.node(name).rudel_command(&["key", "rotate", step]).expect("a command").output();
+        let output = output.expect("rudel runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{step} on {name}: {said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{step} on {name}: {said}");
+        assert_eq!(fs::read(key(lab, name)).expect("the key file"), before, "nothing has changed");
+    };
+    unnoticed(&mut lab, |lab| {
+        let said = rotate(lab, "n1", "accept");
+        assert!(said.contains("to n2, n3 (scp -p), and there: `rudel key rotate accept`"), "{said}");
+        refused(lab, "n1", "switch", &["n2 does not accept the key", "cut off"]);
+        refused(lab, "n2", "accept", &["n1 has a new key already", "copy its key file"]);
+        for name in ["n2", "n3"] {
+            fs::copy(key(lab, "n1"), key(lab, name)).expect("a copy");
+            rotate(lab, name, "accept");
+        }
+        refused(lab, "n1", "retire", &["still seals with the old key", "`rudel key rotate switch`"]);
+        rotate(lab, "n1", "switch");
+        refused(lab, "n1", "retire", &["n2 still seals with", "on n2: `rudel key rotate switch`"]);
+        rotate(lab, "n2", "switch");
+        let said = rotate(lab, "n3", "switch");
+        assert!(said.contains("`rudel key rotate retire` on n1, n2, n3"), "{said}");
+        for name in ["n3", "n1", "n2"] {
+            rotate(lab, name, "retire");
+        }
+    });
+    for name in ALL {
+        let status = lab.node(name).status().expect("a status").0;
+        let nodes = status["nodes"].as_array().expect("nodes");
+        assert_eq!(nodes.len(), 3);
+        let new = &nodes[0]["keys"];
+        assert!(nodes.iter().all(|node| node["keys"] == *new) && *new != old, "{nodes:?}");
+    }
+    // A node that begins anew has the same buckets in mind: the seed is in the file.
+    let owners = lab.wait_at_rest(&ALL).expect("at rest");
+    lab.node_mut("n3").terminate_daemon(PATIENCE).expect("n3 leaves");
+    lab.wait_at_rest(&["n1", "n2"]).expect("the others go on");
+    lab.node_mut("n3").start_daemon().expect("n3 starts");
+    let after = lab.wait_at_rest(&ALL).expect("n3 is back");
+    assert_eq!(owners.len(), after.len());
+    assert_eq!(epochs(&lab, &ALL).windows(2).filter(|pair| pair[0] != pair[1]).count(), 0);
+}
+
+#[test]
 fn a_successor_that_cannot_begin_changes_nothing() {
     let Some(_serial) = root() else { return };
     let mut lab = cluster(3, patient(5));

@@ -1,14 +1,14 @@
 //! The door of the protocol: sealed datagrams in, sealed datagrams and what the kernel must hold out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::bucket::BucketSet;
 use crate::config::{Config, ConfigError};
 use crate::event::Event;
-use crate::id::Incarnation;
+use crate::id::{Incarnation, NodeId};
 use crate::machine::{Action, Command, Inheritance, Machine, Memo, NUMBERS_RESERVED, Outcome, ResumeError};
 use crate::record::{Input, Record};
-use crate::seal::{Keys, Opener, Rejection, Sealer, Sender};
+use crate::seal::{KeyId, Keys, Opener, Rejection, Sealer, Sender};
 use crate::status::Status;
 use crate::time::Time;
 use crate::wire::Message;
@@ -75,6 +75,8 @@ pub struct Node {
     keys: Keys,
     sealer: Sealer,
     opener: Opener,
+    /// Which keys the others have, as they said last.
+    keys_of: BTreeMap<NodeId, Vec<KeyId>>,
     records: Option<VecDeque<Record>>,
     inherited: Option<Box<Inheritance>>,
     first_number: u64,
@@ -93,6 +95,8 @@ struct Left {
 const FAREWELL_NUMBERS: u64 = 1 << 63;
 /// How many of them are made.
 const FAREWELLS: u64 = 3;
+/// Nodes whose keys are remembered: those of a full cluster, and as many that were renamed.
+const KEYS_KNOWN_MAX: usize = 64;
 
 impl Node {
     /// A node that begins to listen at `now`.
@@ -108,6 +112,7 @@ impl Node {
             keys,
             sealer,
             opener,
+            keys_of: BTreeMap::new(),
             records: None,
             inherited: None,
             first_number: 0,
@@ -130,6 +135,7 @@ impl Node {
             keys,
             sealer,
             opener,
+            keys_of: BTreeMap::new(),
             records: None,
             first_number: inheritance.memo.reserved,
             inherited: Some(Box::new(inheritance)),
@@ -170,13 +176,17 @@ impl Node {
 
     /// A datagram has come. A rejection has not changed the state, except that a sender's number is remembered.
     pub fn handle_datagram(&mut self, now: Time, datagram: &[u8]) -> Result<Sender, Rejection> {
-        let (sender, bytes) = self.opener.open(datagram)?;
+        let (sender, keys, bytes) = self.opener.open_with_keys(datagram)?;
         let message = Message::decode(&bytes)
             .map_err(|what| Rejection::Malformed { name: sender.name.to_string(), what })?;
         if let Some(records) = &mut self.records {
             records.push_back(Record::message(now, &sender, &bytes));
         }
         self.machine.handle_message(now, &sender, message)?;
+        // Not before the machine has taken it: a recording tells of keys that are no longer.
+        if self.keys_of.len() < KEYS_KNOWN_MAX || self.keys_of.contains_key(&sender.id) {
+            self.keys_of.insert(sender.id, keys);
+        }
         Ok(sender)
     }
 
@@ -228,6 +238,16 @@ impl Node {
     /// Everything about it that people may want to see.
     pub fn status(&self, now: Time) -> Status {
         self.machine.status(now)
+    }
+
+    /// The keys that this node accepts, the one that it seals with first.
+    pub fn keys(&self) -> Vec<KeyId> {
+        self.keys.ids()
+    }
+
+    /// The same of the others, as each said last.
+    pub fn keys_of_others(&self) -> &BTreeMap<NodeId, Vec<KeyId>> {
+        &self.keys_of
     }
 
     /// The machine inside.

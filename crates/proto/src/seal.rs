@@ -12,6 +12,9 @@
 //! incarnation), and the sequence number is the nonce of ChaCha20-Poly1305 (RFC 8439): a nonce repeats only if an
 //! incarnation does. Names are in the clear so that a node with a wrong key can be named to the administrator.
 //!
+//! Sealed with each message goes a list of the keys that its sender accepts, so that everybody knows whether a key can be
+//! given up: `n u8 · n × key id 4 bytes`, the one that it seals with first.
+//!
 //! Each [`Channel`] has a magic and sub-keys of its own: numbers of one channel say nothing about those of another, and
 //! what was sealed for one does not open in another.
 
@@ -21,7 +24,7 @@ use std::fmt;
 use chacha20poly1305::aead::{AeadInPlace, KeyInit};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce, Tag};
 use hkdf::Hkdf;
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use zeroize::Zeroize;
 
 use crate::id::{CLUSTER_NAME_LEN_MAX, ClusterName, Incarnation, NODE_NAME_LEN_MAX, NodeId, NodeName};
@@ -32,6 +35,8 @@ pub const DATAGRAM_LEN_MAX: usize = 1232;
 
 const VERSION: u8 = 1;
 const TAG_LEN: usize = 16;
+/// Most keys of a node: two while one is being rotated, and as many again for a rotation gone wrong.
+const KEYS_MAX: usize = 4;
 /// Sub-keys kept per opener: every node in a few incarnations. Beyond it the cache starts afresh.
 const CACHE_LEN_MAX: usize = 256;
 
@@ -61,6 +66,18 @@ impl Channel {
     }
 }
 
+/// What tells a key from others without telling anything about it: the first half of the fingerprint that administrators
+/// see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId([u8; 4]);
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d] = self.0;
+        write!(f, "{a:02x}{b:02x}:{c:02x}{d:02x}")
+    }
+}
+
 /// The secret that all nodes of a cluster share.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClusterKey([u8; 32]);
@@ -80,11 +97,11 @@ impl ClusterKey {
         u32::from_be_bytes(seed)
     }
 
-    /// Four bytes that tell keys apart without telling anything about them.
-    fn hint(&self) -> [u8; 4] {
-        let mut hint = [0; 4];
-        self.expand(&[b"rudel key hint"], &mut hint);
-        hint
+    /// What tells it from others.
+    pub fn id(&self) -> KeyId {
+        let digest =
+            Sha256::new().chain_update(b"rudel key fingerprint v1\0").chain_update(self.0).finalize();
+        KeyId([digest[0], digest[1], digest[2], digest[3]])
     }
 
     fn cipher(
@@ -137,9 +154,14 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// `sealing` seals and opens; `accepted` only open.
+    /// `sealing` seals and opens; `accepted` only open: the first three of them.
     pub fn new(sealing: ClusterKey, accepted: impl IntoIterator<Item = ClusterKey>) -> Self {
-        Keys { keys: std::iter::once(sealing).chain(accepted).collect() }
+        Keys { keys: std::iter::once(sealing).chain(accepted).take(KEYS_MAX).collect() }
+    }
+
+    /// What tells them apart, the sealing one first.
+    pub fn ids(&self) -> Vec<KeyId> {
+        self.keys.iter().map(ClusterKey::id).collect()
     }
 
     /// The key that seals.
@@ -268,7 +290,7 @@ pub struct Sealer {
     cluster: ClusterName,
     name: NodeName,
     incarnation: Incarnation,
-    hint: [u8; 4],
+    keys: Vec<KeyId>,
     cipher: ChaCha20Poly1305,
 }
 
@@ -292,7 +314,7 @@ impl Sealer {
             cluster: cluster.clone(),
             name: name.clone(),
             incarnation,
-            hint: key.hint(),
+            keys: keys.ids(),
             cipher: key.cipher(channel, cluster.as_str(), name.as_str(), incarnation),
         }
     }
@@ -300,7 +322,7 @@ impl Sealer {
     /// The longest message in bytes that makes a datagram of [`DATAGRAM_LEN_MAX`]. It depends on the names.
     pub fn message_len_max(&self) -> usize {
         let names = 1 + self.cluster.as_str().len() + 1 + self.name.as_str().len();
-        DATAGRAM_LEN_MAX - (4 + 1 + 4 + names + 8 + 8) - TAG_LEN
+        DATAGRAM_LEN_MAX - (4 + 1 + 4 + names + 8 + 8) - (1 + 4 * self.keys.len()) - TAG_LEN
     }
 
     /// The run that it seals for.
@@ -313,13 +335,15 @@ impl Sealer {
         let mut header = Writer::default();
         header.bytes(&self.channel.magic());
         header.u8(VERSION);
-        header.bytes(&self.hint);
+        header.bytes(&self.keys[0].0);
         header.text(self.cluster.as_str());
         header.text(self.name.as_str());
         header.u64(self.incarnation.0);
         header.u64(sequence);
         let mut datagram = header.finish();
         let start = datagram.len();
+        datagram.push(self.keys.len() as u8);
+        self.keys.iter().for_each(|key| datagram.extend_from_slice(&key.0));
         datagram.extend_from_slice(message);
         let (header, body) = datagram.split_at_mut(start);
         let tag = self
@@ -337,7 +361,7 @@ impl Sealer {
 pub struct Opener {
     channel: Channel,
     cluster: ClusterName,
-    keys: Vec<(ClusterKey, [u8; 4])>,
+    keys: Vec<(ClusterKey, KeyId)>,
     /// By key, name and incarnation; only what once opened a datagram is kept, so outsiders cannot fill it.
     ciphers: BTreeMap<(usize, NodeName, Incarnation), ChaCha20Poly1305>,
 }
@@ -353,13 +377,18 @@ impl Opener {
         Opener {
             channel,
             cluster: cluster.clone(),
-            keys: keys.keys.iter().map(|key| (key.clone(), key.hint())).collect(),
+            keys: keys.keys.iter().map(|key| (key.clone(), key.id())).collect(),
             ciphers: BTreeMap::new(),
         }
     }
 
     /// Opens a datagram: who sent it, and what it says. That it is no repetition is not yet checked.
     pub fn open(&mut self, datagram: &[u8]) -> Result<(Sender, Vec<u8>), Rejection> {
+        self.open_with_keys(datagram).map(|(sender, _, message)| (sender, message))
+    }
+
+    /// The same, and which keys its sender has: the one that it was sealed with, and the others that it accepts.
+    pub fn open_with_keys(&mut self, datagram: &[u8]) -> Result<(Sender, Vec<KeyId>, Vec<u8>), Rejection> {
         if datagram.len() > DATAGRAM_LEN_MAX {
             return Err(Rejection::Foreign);
         }
@@ -408,15 +437,29 @@ impl Opener {
                 incarnation: header.incarnation,
                 sequence: header.sequence,
             };
-            return Ok((sender, message));
+            let Some((keys, message)) = split_keys(&message) else {
+                let name = sender.name.to_string();
+                return Err(Rejection::Malformed { name, what: "its list of keys" });
+            };
+            return Ok((sender, keys, message.to_vec()));
         }
         let name = header.name.as_str().into();
         Err(if known_hint { Rejection::Forged { name } } else { Rejection::Key { name } })
     }
 }
 
+fn split_keys(sealed: &[u8]) -> Option<(Vec<KeyId>, &[u8])> {
+    let (count, rest) = sealed.split_first()?;
+    let count = usize::from(*count);
+    if !(1..=KEYS_MAX).contains(&count) {
+        return None;
+    }
+    let (ids, message) = rest.split_at_checked(4 * count)?;
+    Some((ids.as_chunks().0.iter().map(|id| KeyId(*id)).collect(), message))
+}
+
 struct Header<'a> {
-    hint: [u8; 4],
+    hint: KeyId,
     cluster: &'a str,
     name: NodeName,
     incarnation: Incarnation,
@@ -432,7 +475,7 @@ fn parse_header<'a>(channel: Channel, reader: &mut Reader<'a>) -> Result<Header<
     if version != VERSION {
         return Err(Rejection::Version(version));
     }
-    let hint = reader.array().map_err(foreign)?;
+    let hint = KeyId(reader.array().map_err(foreign)?);
     let cluster = reader.text(CLUSTER_NAME_LEN_MAX).map_err(foreign)?;
     // Both names end up in messages for the administrator: nothing but their alphabet may get there.
     ClusterName::new(cluster).map_err(|_| Rejection::Foreign)?;
@@ -542,6 +585,38 @@ mod tests {
         assert_eq!(opener.open(&old).unwrap().1, b"old");
         assert_eq!(opener.open(&new).unwrap().1, b"new");
         assert!(Opener::new(&keys, &cluster).open(&new).is_err());
+        let [seven, eight] = [7, 8].map(|n| ClusterKey::new([n; 32]).id());
+        assert_eq!(opener.open_with_keys(&old).unwrap().1, [seven]);
+        assert_eq!(opener.open_with_keys(&new).unwrap().1, [eight, seven]);
+    }
+
+    /// Made with `printf 'rudel key fingerprint v1\0' | cat - <(head -c 32 key) | sha256sum`.
+    #[test]
+    fn the_id_of_a_key_is_the_begin_of_its_fingerprint() {
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(0..).for_each(|(byte, i)| *byte = i);
+        assert_eq!(ClusterKey::new(bytes).id().to_string(), "2503:a9f0");
+    }
+
+    #[test]
+    fn nodes_one_step_of_a_rotation_apart_open_each_other_and_nodes_two_apart_do_not() {
+        let (_, cluster, name) = parts();
+        let key = |n: u8| ClusterKey::new([n; 32]);
+        let steps = [
+            Keys::new(key(7), []),
+            Keys::new(key(7), [key(8)]),
+            Keys::new(key(8), [key(7)]),
+            Keys::new(key(8), []),
+        ];
+        let opens = |from: &Keys, to: &Keys| {
+            let datagram = Sealer::new(from, &cluster, &name, Incarnation(5)).seal(1, b"hello");
+            Opener::new(to, &cluster).open(&datagram).is_ok()
+        };
+        for (a, one) in steps.iter().enumerate() {
+            for (b, other) in steps.iter().enumerate() {
+                assert_eq!(opens(one, other) && opens(other, one), a.abs_diff(b) <= 1, "steps {a} and {b}");
+            }
+        }
     }
 
     #[test]

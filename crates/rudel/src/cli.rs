@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{completions, drain, events, key, man, order, plan, restart, status, top, why};
+use crate::commands::{completions, drain, events, key, man, order, plan, restart, rotate, status, top, why};
 use crate::target::Target;
 
 const EXIT_CODES: &str = "\
@@ -50,6 +50,7 @@ pub(crate) enum Command {
 pub(crate) enum KeyCommand {
     New(key::NewArgs),
     Fingerprint(key::FingerprintArgs),
+    Rotate(rotate::Args),
 }
 
 #[cfg(test)]

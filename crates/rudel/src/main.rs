@@ -60,6 +60,7 @@ fn run(cli: &Cli) -> Result<Outcome, Failure> {
         Command::Restart(args) => commands::restart::run(&cli.target, args),
         Command::Key(KeyCommand::New(args)) => commands::key::new(args),
         Command::Key(KeyCommand::Fingerprint(args)) => commands::key::fingerprint(&cli.target, args),
+        Command::Key(KeyCommand::Rotate(args)) => commands::rotate::run(&cli.target, args),
         Command::Completions(args) => commands::completions::run(args),
         Command::Man(args) => commands::man::run(args),
     }

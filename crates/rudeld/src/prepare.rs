@@ -47,6 +47,7 @@ impl Prepared {
         let node = node_name(options, &config)?;
         refuse_what_is_not_there_yet(&config)?;
         let keys = config.load_keys()?;
+        let seed = keys.flow_hash_seed();
         let keys = Keys::new(
             ClusterKey::new(*keys.sealing.as_bytes()),
             keys.accepted.iter().map(|key| ClusterKey::new(*key.as_bytes())),
@@ -56,7 +57,6 @@ impl Prepared {
         privilege::check().map_err(failed)?;
         let heartbeats = open_heartbeats(&config)?;
         let state_links = sharing::open_links(&config)?;
-        let seed = keys.sealing().flow_hash_seed();
         Ok(Prepared { config, node, keys, seed, cluster_links, heartbeat_links, heartbeats, state_links })
     }
 

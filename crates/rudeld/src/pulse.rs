@@ -28,7 +28,7 @@ use rudel_proto::bucket::BucketSet;
 use rudel_proto::id::NodeId;
 use rudel_proto::machine::Outcome;
 use rudel_proto::record::Record;
-use rudel_proto::seal::{DATAGRAM_LEN_MAX, Rejection};
+use rudel_proto::seal::{DATAGRAM_LEN_MAX, KeyId, Rejection};
 use rudel_proto::status::Status;
 use rudel_proto::wire::Task;
 use rudel_proto::{Command, Event, Node, Output, Table, Time};
@@ -84,6 +84,8 @@ pub struct Report {
     pub interfaces: Vec<InterfaceCounters>,
     /// Where each node's datagrams came from.
     pub addresses: BTreeMap<NodeId, BTreeSet<IpAddr>>,
+    /// The keys that each node accepts, the one that it seals with first; this node's are among them.
+    pub keys: BTreeMap<NodeId, Vec<KeyId>>,
     /// Counts of this thread.
     pub counts: Counts,
 }
@@ -604,6 +606,11 @@ impl<D: Datapath> Turn<D> {
                 Vec::new()
             }),
             addresses: self.addresses.clone(),
+            keys: {
+                let mut keys = self.node.keys_of_others().clone();
+                keys.insert(self.node.machine().me().id, self.node.keys());
+                keys
+            },
             counts: self.counts.clone(),
         }
     }

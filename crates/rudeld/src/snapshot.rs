@@ -124,6 +124,7 @@ fn nodes(context: &Context<'_>, report: &Report, name: &impl Fn(NodeId) -> Strin
     let is_member = |id| {
         status.view.as_ref().is_some_and(|view| view.members.iter().any(|member| member.identity.id == id))
     };
+    let keys = |id| report.keys.get(&id).into_iter().flatten().map(ToString::to_string).collect();
     let mut nodes = vec![api::Node {
         name: context.node.into(),
         state: state(status.state),
@@ -137,6 +138,7 @@ fn nodes(context: &Context<'_>, report: &Report, name: &impl Fn(NodeId) -> Strin
         keeping: Some(status.kept.len() as u16).filter(|count| *count > 0),
         reason: context.unfit.clone(),
         version: None,
+        keys: keys(status.identity.id),
     }];
     for peer in &status.peers {
         let id = peer.identity.id;
@@ -164,6 +166,7 @@ fn nodes(context: &Context<'_>, report: &Report, name: &impl Fn(NodeId) -> Strin
                 .clone()
                 .or_else(|| word.filter(|word| word.late).map(|_| "its program is scheduled late".into())),
             version: None,
+            keys: keys(id),
         });
     }
     for (lost, event) in context.history.lost() {
@@ -181,6 +184,7 @@ fn nodes(context: &Context<'_>, report: &Report, name: &impl Fn(NodeId) -> Strin
                 settled: None,
                 reason: Some(event.reason.clone()),
                 version: None,
+                keys: Vec::new(),
             });
         }
     }

@@ -42,7 +42,8 @@ struct Told<'a> {
     resumed: bool,
 }
 
-pub(crate) fn run(target: &Target, args: &Args) -> Result<Outcome, Failure> {
+/// Has the daemon replaced; gives the last word of the former and the first of the next.
+pub(super) fn restart(target: &Target) -> Result<(Snapshot, Snapshot), Failure> {
     let mut client = target.connect()?;
     let before = client.status()?;
     // A successor has half a minute to prepare itself.
@@ -50,6 +51,11 @@ pub(crate) fn run(target: &Target, args: &Args) -> Result<Outcome, Failure> {
     client.order(&Request::Restart)?;
     drop(client);
     let after = wait_for_successor(target, &before)?;
+    Ok((before, after))
+}
+
+pub(crate) fn run(target: &Target, args: &Args) -> Result<Outcome, Failure> {
+    let (before, after) = restart(target)?;
     let resumed = after.restarts > before.restarts;
     let told = Told {
         schema: SCHEMA,
