@@ -32,3 +32,9 @@ fn it_is_installed_started_upgraded_stopped_removed_and_purged() {
     let Some(_serial) = root() else { return };
     run("package-test");
 }
+
+#[test]
+fn who_types_what_the_readme_says_has_a_cluster_in_ten_commands() {
+    let Some(_serial) = root() else { return };
+    run("quickstart-test");
+}
