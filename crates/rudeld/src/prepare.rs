@@ -112,13 +112,14 @@ fn node_name(options: &Options, config: &Config) -> Result<NodeName, DaemonError
     })
 }
 
-/// Refuses what the configuration may say and this version does not do: to ignore it would be a promise not kept.
+/// Refuses what the configuration may say and the daemon does not do: to ignore it would be a promise not kept.
 pub(crate) fn refuse_what_is_not_there_yet(config: &Config) -> Result<(), ConfigError> {
     if !config.node.restart_grace.is_zero() {
         return Err(config.refuse(
             "node.restart_grace",
-            "this version has no lease that outlasts the time-out",
-            "remove it: restarts that are shorter than the time-out are hitless without it",
+            "a share cannot be kept beyond its lease: until the others take it over, nobody would serve it",
+            "remove it, or write \"0s\": a restart within the lease moves nothing, and `rudel restart` starts before it \
+             stops; for a slower one raise [heartbeat] timeout",
         ));
     }
     Ok(())

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use rudel_api::config::{Config, KEYS, TABLES};
 
-/// Keys that this version reads and then refuses, since it does not act on them.
+/// Keys of which the daemon takes the default alone.
 const REFUSED_KEYS: [&str; 1] = ["restart_grace"];
 
 fn repository() -> PathBuf {
@@ -73,19 +73,22 @@ fn samples_are_accepted() {
 }
 
 #[test]
-fn what_this_version_does_not_do_is_refused_by_name() {
+fn a_share_is_not_kept_beyond_its_lease() {
     let (_, good) = samples().remove(0);
-    let cases = [("restart", good.replace("[node]\n", "[node]\nrestart_grace = \"5s\"\n"))];
-    for (what, text) in cases {
-        assert_ne!(text, good, "{what}: nothing was added");
-        let (code, said) = daemon_says(&text);
-        assert!(said.contains("this version has no") && said.contains(what), "{what}: {said}");
-        assert_eq!(code, Some(2), "{what}");
-    }
+    let with = |grace: &str| good.replace("[node]\n", &format!("[node]\nrestart_grace = \"{grace}\"\n"));
+    assert_ne!(with("5s"), good, "nothing was added");
+    let (code, said) = daemon_says(&with("5s"));
+    assert!(
+        said.contains("cannot be kept beyond its lease") && said.contains("[heartbeat] timeout"),
+        "{said}"
+    );
+    assert_eq!(code, Some(2));
+    let (_, said) = daemon_says(&with("0s"));
+    assert!(!said.contains("lease") && said.contains("missing-key"), "0s is what is done anyway: {said}");
 }
 
 /// `docs/configuration.md` has a section for each table with a row for each key and its default; what is refused stands
-/// in the section "Not yet" instead.
+/// in the section "Not done" instead.
 #[test]
 fn the_manual_knows_every_key() {
     let manual = fs::read_to_string(repository().join("docs/configuration.md")).expect("the manual");
@@ -95,12 +98,12 @@ fn the_manual_knows_every_key() {
         let rest = &manual[start + 4..];
         rest.find("\n## ").map_or(rest, |end| &rest[..end])
     };
-    let not_yet = section("Not yet");
+    let not_done = section("Not done");
     for table in TABLES {
         let text = section(&format!("`{}`", table.header()));
         for key in table.keys() {
             if REFUSED_KEYS.contains(&key.key) {
-                assert!(not_yet.contains(&format!("`{}`", key.key)), "{} is not told of", key.key);
+                assert!(not_done.contains(&format!("`{}`", key.key)), "{} is not told of", key.key);
                 continue;
             }
             let row = text.lines().find(|line| line.starts_with(&format!("| `{}` |", key.key)));

@@ -216,8 +216,8 @@ pub const KEYS: &[Key] = &[
         Duration,
         Some("\"0s\""),
         "0s to 10m",
-        "How long a node whose daemon is being restarted keeps its share beyond the lease. 0s: only the lease, so that \
-         a daemon which does not come back is replaced at once."
+        "How long a node whose daemon is being restarted keeps its share beyond the lease. The daemon takes 0s alone: a \
+         restart within the lease moves nothing, and beyond it nobody would serve that share."
     ),
     key!(
         "heartbeat",
