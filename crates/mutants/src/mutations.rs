@@ -439,7 +439,9 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "R6: a share is taken from who has not been asked since the other one recovered",
         &[(FITNESS, "&& other.checkup.answered >= self.checkup.called", "")],
         "r6_what_failed_everywhere_and_comes_back_in_one_place_goes_there",
-        Death::Story("health::what_comes_back_on_one_node_goes_there"),
+        Death::Story(
+            "health::a_server_that_fails_on_all_nodes_moves_nothing_when_it_stops_nor_when_it_comes_back",
+        ),
     ),
     mutation(
         "recovering-counts-as-sick",
