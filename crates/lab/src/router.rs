@@ -37,6 +37,8 @@ pub struct Router {
     pub nat: String,
     /// A third network, behind `eth2`.
     pub dmz: bool,
+    /// That one is outside, too: another way out.
+    pub second_uplink: bool,
     /// The side of `eth0`; anything but `outside` makes a router that cannot work.
     pub outer_side: String,
     /// What the administrator's rules let in from outside besides, in nft's words.
@@ -50,6 +52,7 @@ impl Default for Router {
         Self {
             nat: String::new(),
             dmz: false,
+            second_uplink: false,
             outer_side: "outside".to_owned(),
             open: String::new(),
             sync: false,
@@ -76,7 +79,8 @@ impl Router {
         );
         if self.dmz {
             // Without an outer side, there must be one all the same.
-            let side = if self.outer_side == "outside" { "inside" } else { "outside" };
+            let outside = self.second_uplink || self.outer_side != "outside";
+            let side = if outside { "outside" } else { "inside" };
             inner("eth2", side, "\"10.77.0.1/24\", \"fd77::1/64\", \"fe80::1/64\"", "");
         }
         if !self.nat.is_empty() {
@@ -110,7 +114,11 @@ impl Router {
         fs::write(&file, self.firewall())?;
         netns::run(namespace.command("nft")?.arg("-f").arg(&file))
             .context("loading the administrator's rules")?;
-        namespace.sysctl(&[("net.netfilter.nf_conntrack_tcp_loose", "0")])?;
+        namespace.sysctl(&[
+            ("net.netfilter.nf_conntrack_tcp_loose", "0"),
+            // The stricter of this one and an interface's own counts.
+            ("net.ipv4.conf.all.rp_filter", if self.second_uplink { "2" } else { "1" }),
+        ])?;
         if self.outer_side != "outside" {
             namespace.sysctl(&[("net.ipv4.ip_forward", "1")])?;
         }

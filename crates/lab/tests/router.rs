@@ -434,13 +434,10 @@ fn a_service_behind_the_firewall_has_both_directions_at_one_node() {
 #[test]
 fn connections_that_find_no_port_are_counted() {
     let Some(_root) = root() else { return };
-    let nat = "address = \"10.74.0.10\"\ninside = [\"10.0.0.0/8\"]\n";
-    let lab = cluster("source-ip", Router { nat: nat.to_owned(), ..Router::default() });
+    let lab = cluster("source-ip", Router { nat: NAT.to_owned(), ..Router::default() });
     let servers =
         Servers::start(lab.client().namespace(), &servers_outside(1), PORT).expect("servers outside");
     let host = lab.host_behind("h1");
-    let target = servers_outside(1)[0];
-    let source = host.source(target, 500);
     let refused = || -> u64 {
         let pointer = |node: &rudel_lab::Node| {
             node.status().expect("a status").0.pointer("/nat/refused").and_then(serde_json::Value::as_u64)
@@ -448,40 +445,134 @@ fn connections_that_find_no_port_are_counted() {
         lab.nodes().iter().map(|node| pointer(node).expect("a count")).sum()
     };
     assert_eq!(refused(), 0);
-    let sockets: Vec<UdpSocket> = host
-        .namespace()
-        .run(|| {
-            let open = |_| {
-                let socket = UdpSocket::bind(at(source, 0)).expect("bind");
-                socket.connect(at(target, PORT)).expect("connect");
-                socket.set_nonblocking(true).expect("a setting");
-                socket.send(b"one more").expect("send");
-                socket
-            };
-            (0..400).map(open).collect()
+    for (target, vip) in servers_outside(1).into_iter().zip([VIP4, VIP6]) {
+        let before = refused();
+        let source = host.source(target, 500);
+        let sockets: Vec<UdpSocket> = host
+            .namespace()
+            .run(|| {
+                let open = |_| {
+                    let socket = UdpSocket::bind(at(source, 0)).expect("bind");
+                    socket.connect(at(target, PORT)).expect("connect");
+                    socket.set_nonblocking(true).expect("a setting");
+                    socket.send(b"one more").expect("send");
+                    socket
+                };
+                (0..400).map(open).collect()
+            })
+            .expect("in the host");
+        let mut answered = BTreeSet::new();
+        wait_until(second(20), "refusals and answers", || {
+            let more = sockets.iter().enumerate().filter(|(_, socket)| socket.recv(&mut [0; 8]).is_ok());
+            answered.extend(more.map(|(index, _)| index));
+            let (answers, refusals) = (answered.len(), refused() - before);
+            if answers >= 200 && refusals >= 140 {
+                Ok(())
+            } else {
+                Err(format!("{answers} answers, {refusals} refusals"))
+            }
         })
-        .expect("in the host");
-    let mut answered = BTreeSet::new();
-    wait_until(second(20), "refusals and answers", || {
-        let more = sockets.iter().enumerate().filter(|(_, socket)| socket.recv(&mut [0; 8]).is_ok());
-        answered.extend(more.map(|(index, _)| index));
-        let (answers, refusals) = (answered.len(), refused());
-        if answers >= 200 && refusals >= 140 {
-            Ok(())
-        } else {
-            Err(format!("{answers} answers, {refusals} refusals"))
-        }
-    })
-    .expect("who finds no port is counted");
-    // One address, one bucket, one block of 252 ports. The kernel gives up a little early.
-    assert!(answered.len() <= 252, "{} of 400 were answered", answered.len());
-    let ports: BTreeSet<usize> = servers.peers().iter().map(|(_, peer)| block_of(peer.port())).collect();
-    assert_eq!(ports.len(), 1, "one bucket has one block");
+        .expect("who finds no port is counted");
+        // One address, one bucket, one block of 252 ports. The kernel gives up a little early.
+        assert!(answered.len() <= 252, "{} of 400 were answered", answered.len());
+        let peers = servers.peers();
+        let ports = peers.iter().filter(|(_, peer)| peer.ip() == vip).map(|(_, peer)| block_of(peer.port()));
+        assert_eq!(ports.collect::<BTreeSet<_>>().len(), 1, "one bucket has one block");
+    }
     let told = lab.nodes().iter().any(|node| {
         let events = node.status().expect("a status").events();
         events.iter().any(|(kind, _, reason)| kind == "ports-exhausted" && reason.contains("add addresses"))
     });
     assert!(told, "no node says that its ports are exhausted");
+}
+
+/// A packet of a protocol without ports there and back, and who the other end believes to have sent it.
+fn bare_exchange(lab: &Lab, protocol: u8, source: IpAddr, target: IpAddr) -> std::io::Result<IpAddr> {
+    // Whatever the protocol, addresses are those of a socket without a connection.
+    let open = |namespace: &rudel_lab::Namespace, address: IpAddr| {
+        let open = || -> std::io::Result<UdpSocket> {
+            let end = at(address, 0);
+            let protocol = Some(socket2::Protocol::from(i32::from(protocol)));
+            let socket =
+                socket2::Socket::new(socket2::Domain::for_address(end), socket2::Type::RAW, protocol)?;
+            socket.bind(&end.into())?;
+            socket.set_read_timeout(Some(second(5)))?;
+            Ok(socket.into())
+        };
+        namespace.run(open).expect("in a namespace")
+    };
+    let (client, server) =
+        (open(lab.host_behind("h1").namespace(), source)?, open(lab.client().namespace(), target)?);
+    // As GRE: no options, and what is said to be inside.
+    let said = |word: &[u8]| [&[0, 0, 8, 0], word].concat();
+    let hear = |socket: &UdpSocket, word: &[u8]| -> std::io::Result<IpAddr> {
+        loop {
+            let mut buffer = [0; 256];
+            let (length, from) = socket.recv_from(&mut buffer)?;
+            // With IPv4, its header comes first.
+            if buffer[..length].ends_with(word) {
+                return Ok(from.ip());
+            }
+        }
+    };
+    client.send_to(&said(b"question"), at(target, 0))?;
+    let peer = hear(&server, b"question")?;
+    server.send_to(&said(b"answer"), at(peer, 0))?;
+    hear(&client, b"answer")?;
+    Ok(peer)
+}
+
+#[test]
+fn every_hash_and_every_protocol_goes_through() {
+    let Some(_root) = root() else { return };
+    for (hash, nat, second_uplink) in [
+        ("source-ip-port-dest-port", NAT, false),
+        ("source-net", "", false),
+        ("none", NAT, false),
+        ("source-ip-port", NAT, true),
+    ] {
+        let router = Router { nat: nat.to_owned(), dmz: second_uplink, second_uplink, ..Router::default() };
+        let lab = cluster(hash, router);
+        let _servers =
+            Servers::start(lab.client().namespace(), &servers_outside(1), PORT).expect("servers outside");
+        let done = run_all(&lab, "h1", &outward(&lab, 30), |from, to| transfer(from, to, second(10)));
+        run_all(&lab, "h1", &outward(&lab, 30), |from, to| echo(from, to, &[1, 1400, 6000, 1], second(10)));
+        let nodes = one_node_each(&lab, &done, 6).len();
+        match hash {
+            "none" => assert_eq!(nodes, 1, "one router is active"),
+            // All sources are of one net in each family.
+            "source-net" => assert!(nodes <= 2, "{nodes} nodes"),
+            _ => assert_eq!(nodes, 3, "60 flows are at {nodes} nodes"),
+        }
+        for number in 1..=8 {
+            for target in servers_outside(number) {
+                let source = lab.host_behind("h1").source(target, u16::from(number));
+                // GRE, ESP, and one that nobody knows.
+                for protocol in [47, 50, 253] {
+                    let peer = bare_exchange(&lab, protocol, source, target).unwrap_or_else(|error| {
+                        panic!("{hash}: protocol {protocol}, {source} -> {target}: {error}")
+                    });
+                    assert_eq!([VIP4, VIP6].contains(&peer), !nat.is_empty(), "{hash}: {peer}");
+                }
+                let said = ping(&lab, "h1", &["-c1", "-I", &source.to_string(), &target.to_string()]);
+                assert!(said.contains(" 0% packet loss"), "{hash}: {source}: {said}");
+            }
+        }
+        if second_uplink {
+            // By the other way out, and back by it.
+            let other = lab.host_behind("d1");
+            let ends = [VIP4, VIP6].map(|like| other.address(like));
+            let servers = Servers::start(other.namespace(), &ends, PORT).expect("servers on the other side");
+            let host = lab.host_behind("h1");
+            let flows: Vec<_> = (0..40)
+                .flat_map(|number| ends.map(|end| (at(host.source(end, 700 + number), 0), at(end, PORT))))
+                .collect();
+            run_all(&lab, "h1", &flows, |from, to| transfer(from, to, second(10)));
+            run_all(&lab, "h1", &flows, |from, to| echo(from, to, &[1, 1400, 6000, 1], second(10)));
+            assert!(servers.peers().iter().all(|(_, peer)| [VIP4, VIP6].contains(&peer.ip())));
+        }
+        no_packet_was_invalid(&lab);
+    }
 }
 
 #[test]
@@ -539,37 +630,31 @@ fn router_advertisements_name_the_cluster() {
     let host = lab.host_behind("h1").namespace();
     host.sysctl(&[("net.ipv6.conf.eth0.accept_ra", "1")]).expect("a setting");
     host.ip("route del default via fe80::1 dev eth0\n").expect("no default route");
-    // As radvd sends it, with `AdvSourceLLAddress off`: type, code, checksum (the kernel's), hop limit, flags, lifetime,
-    // two timers.
-    let advertisement = [134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
-    let learned = || -> String {
+    // As the manual has it, and in a hurry.
+    let conf = lab.dir().join("radvd.conf");
+    let text = "interface eth1 { AdvSendAdvert on; AdvSourceLLAddress off; MinRtrAdvInterval 3; MaxRtrAdvInterval 4;\n\
+                prefix fd76::/64 { }; RDNSS fd76::1 { }; };\n";
+    std::fs::write(&conf, text).expect("a file");
+    let started = lab.nodes().iter().map(|node| {
+        let mut command = node.namespace().command("radvd").expect("a namespace");
+        let pid_file = lab.dir().join(format!("{}.radvd.pid", node.name()));
+        command.args(["-n", "-m", "stderr", "-C"]).arg(&conf).arg("-p").arg(pid_file);
+        let log = lab.dir().join(format!("{}.radvd.log", node.name()));
+        rudel_lab::Process::spawn("radvd", command, &log).expect("radvd (package radvd)")
+    });
+    let radvd: Vec<rudel_lab::Process> = started.collect();
+    let shown = |words: &[&str]| -> String {
         let mut command = host.command("ip").expect("a namespace");
-        let output = command.args(["-6", "route", "show", "default"]).output().expect("ip");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        String::from_utf8_lossy(&command.args(words).output().expect("ip").stdout).into_owned()
     };
-    wait_until(second(20), "a default route", || {
-        for node in lab.nodes() {
-            let sent = node.namespace().run(|| -> std::io::Result<()> {
-                let protocol = Some(socket2::Protocol::ICMPV6);
-                let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::RAW, protocol)?;
-                socket.set_multicast_hops_v6(255)?;
-                let scope = std::fs::read_to_string("/proc/thread-self/net/dev_mcast")?;
-                let index = scope.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-                let index = index
-                    .filter(|words| words.get(1) == Some(&"eth1"))
-                    .find_map(|words| words[0].parse().ok());
-                let group = std::net::SocketAddrV6::new(
-                    "ff02::1".parse().expect("a group"),
-                    0,
-                    0,
-                    index.unwrap_or(0),
-                );
-                socket.send_to(&advertisement, &SocketAddr::V6(group).into()).map(drop)
-            });
-            sent.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    let learned = || shown(&["-6", "route", "show", "default"]);
+    wait_until(second(40), "a default route and an address", || {
+        let (routes, addresses) = (learned(), shown(&["-6", "addr", "show", "dev", "eth0", "dynamic"]));
+        if routes.contains("default") && addresses.contains("inet6 fd76:") {
+            Ok(())
+        } else {
+            Err(format!("{routes}{addresses}{}", radvd[0].log()))
         }
-        let routes = learned();
-        if routes.contains("default") { Ok(()) } else { Err(routes) }
     })
     .expect("a route");
     let routes = learned();

@@ -291,11 +291,27 @@ fn story(nat: &str, streams: u16, blows: &[(Blow, &str)]) {
     lab.node("n1").rudel(&["undrain"]).expect("an undrain");
     lab.wait_at_rest(&ALL).expect("its share again");
     all_go_on("undrain", &traffic, BOUND);
+    let (before, streams) = (translated(&lab, "n2"), |(protocol, ..): &(String, _, _, _)| protocol == "tcp");
     lab.node("n2").rudel(&["restart"]).expect("a restart in place");
+    let after = translated(&lab, "n2");
+    let gone: Vec<_> = before.keys().filter(|key| streams(key) && !after.contains_key(key)).collect();
+    assert!(gone.is_empty(), "a successor has lost {} connections of its kernel: {gone:?}", gone.len());
     lab.wait_at_rest(&ALL).expect("at rest");
     all_go_on("restart in place", &traffic, BOUND);
     let shared = lab.node("n2").status().expect("a status").0;
     assert_eq!(shared["restarts"], 1, "{shared}");
+    // Its parent starts it again; within the lease or not.
+    let daemon = lab.node_mut("n1").working_daemon().expect("a daemon");
+    let killed = std::process::Command::new("kill").args(["-9", &daemon.to_string()]).status();
+    assert!(killed.expect("kill").success());
+    wait_until(second(30), "another daemon", || match lab.node_mut("n1").working_daemon() {
+        Ok(other) if other != daemon => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .expect("its parent starts another");
+    lab.wait_at_rest(&ALL).expect("at rest");
+    wait_shared(&lab, &ALL, all.len() as u64 - 20);
+    all_go_on("crash of the daemon alone", &traffic, BOUND);
     lab.node_mut("n3").terminate_daemon(second(60)).expect("a good end");
     lab.wait_at_rest(&["n1", "n2"]).expect("n3 has left");
     all_go_on("leave", &traffic, BOUND);
@@ -308,7 +324,7 @@ fn story(nat: &str, streams: u16, blows: &[(Blow, &str)]) {
     traffic.finish().expect("the traffic ends");
     let senders = capture.finish();
     if !nat.is_empty() {
-        no_port_is_used_twice(&lab, &senders, 2 * blows.len() + 5);
+        no_port_is_used_twice(&lab, &senders, 2 * blows.len() + 7);
     }
     for node in ALL {
         let status = lab.node(node).status().expect("a status").0;
