@@ -328,6 +328,13 @@ mod tests {
     }
 
     #[test]
+    fn a_wide_terminal_is_used() {
+        let text = plain(&fixture(), 160);
+        assert_eq!(text, include_str!("../../tests/fixtures/three-nodes-160.txt"));
+        assert!(text.lines().all(|line| line.chars().count() <= 160));
+    }
+
+    #[test]
     fn the_connections_left_are_told() {
         let mut snapshot = fixture();
         snapshot.nodes[1].connections = Some(12);
