@@ -9,6 +9,8 @@
 //! ```
 
 mod common;
+#[path = "restart/systemd.rs"]
+mod systemd;
 
 use std::fs;
 use std::net::SocketAddr;
