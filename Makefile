@@ -12,7 +12,7 @@ HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 RUNNER := CARGO_TARGET_$(shell echo '$(HOST)' | tr 'a-z-' 'A-Z_')_RUNNER
 AS_ROOT := $(if $(SUDO),$(RUNNER)="$(SUDO)")
 
-.PHONY: all setup build release install deb demo test fmt fmt-fix clippy unit sim model mutants bpf host e2e bench doc clean
+.PHONY: all setup build release install deb demo test fmt fmt-fix clippy unit sim model mutants cargo-mutants bpf host e2e bench doc clean
 all: build
 
 setup:
@@ -76,6 +76,13 @@ model:
 # Breaks the rules one by one: each must be noticed by the test that names it.
 mutants:
 	$(CARGO) run -p rudel-mutants
+
+# Every small change to the machine that no test of its rules notices, as a report (cargo install --locked cargo-mutants).
+# All of it takes hours; FILE=judge tries one file.
+cargo-mutants:
+	CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) mutants -p rudel-proto -f 'crates/proto/src/machine/$(or $(FILE),*).rs' \
+		-o $(TARGET_DIR) --iterate --timeout 60 --cargo-arg=--lib \
+		--cargo-arg=--config=profile.dev.package.rudel-proto.opt-level=1
 
 # The packet filter as a function: verdicts of the kernel for a table of packets.
 bpf: setup

@@ -240,7 +240,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "back-too-early",
         "R7: after a stall it gains at once",
         &[(LEASE, "        if recovered {", "        if recovered || now >= stalled_at {")],
-        "r7_it_gains_again_in_the_same_view_once_everyone_acknowledges_a_later_pulse",
+        "r7_one_acknowledgement_of_many_is_not_enough",
         Death::Story("story_08_a_lone_node_that_hung_finds_out_who_took_over"),
     ),
     mutation(
@@ -259,7 +259,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "            if self.phase == Phase::Stopped {",
         )],
         "r8_a_stall_while_listening_starts_it_again",
-        Death::Class("hangs", 40, 30),
+        Death::Story("story_07_a_node_that_slept_while_it_listened_has_heard_nothing_yet"),
     ),
     mutation(
         "young-runs-count",
@@ -286,7 +286,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "word.state.owns_nothing() && word.promise.max(view) >= view",
         )],
         "r3_a_node_outside_the_view_counts_if_it_owns_nothing_and_promised_this_view",
-        Death::Class("restart", 40, 30),
+        Death::Class("restart", 100, 30),
     ),
     mutation(
         "lease-as-long-as-the-time-out",

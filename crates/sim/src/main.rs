@@ -43,6 +43,9 @@ struct Run {
     /// For how many time-outs things go wrong (150 are 60 s with the default time-out)
     #[arg(long, default_value_t = 150)]
     timeouts: u64,
+    /// Begin no world after so many seconds, and report those that were played
+    #[arg(long)]
+    within: Option<u64>,
     /// Print what happens
     #[arg(long)]
     trace: bool,
@@ -106,6 +109,10 @@ impl Run {
         let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
         let mut failures = 0;
         for seed in first..first.saturating_add(self.seeds) {
+            if self.within.is_some_and(|seconds| begun.elapsed() >= Duration::from_secs(seconds)) {
+                println!("stopped before seed={seed}");
+                break;
+            }
             let class = class.unwrap_or(&CLASSES[(seed % CLASSES.len() as u64) as usize]);
             let mut script = class.script(seed, self.timeouts);
             script.settings.trace = self.trace;
