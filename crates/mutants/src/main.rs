@@ -22,12 +22,15 @@ mod mutations;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Output};
-use std::time::Instant;
+use std::process::{Command, ExitCode, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use mutations::{Death, MUTATIONS, Mutation};
+
+/// A broken world may never end. One that takes longer than this has failed.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn main() -> ExitCode {
     match run() {
@@ -255,7 +258,22 @@ fn execute(program: &Path, arguments: &[&str]) -> Result<Output> {
     let mut command = Command::new(program);
     // A world that panics needs no stack.
     command.args(arguments).env("RUST_BACKTRACE", "0");
-    command.output().with_context(|| format!("starting {}", program.display()))
+    // Into a file: a program that says much and is not listened to would wait for ever.
+    let path = program.with_extension("said");
+    command.stdout(fs::File::create(&path)?).stderr(Stdio::null());
+    let mut child = command.spawn().with_context(|| format!("starting {}", program.display()))?;
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if begun.elapsed() > PATIENCE {
+            child.kill()?;
+            break child.wait()?;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    Ok(Output { status, stdout: fs::read(&path)?, stderr: Vec::new() })
 }
 
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {
