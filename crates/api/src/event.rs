@@ -103,6 +103,8 @@ words! {
         SyncGap = "sync-gap",
         /// The kernel refused connections of other routers.
         SyncRefused = "sync-refused",
+        /// No node receives packets for the cluster MAC: the network does not deliver them.
+        Unflooded = "unflooded",
         /// A kind that this version does not know.
         #[serde(other)]
         Unknown = "unknown",

@@ -68,6 +68,9 @@ pub struct Snapshot {
     /// Why the owners of buckets changed for the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why_last_change: Option<Event>,
+    /// What this node has found wrong with the network, in sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<String>,
 }
 
 /// The heartbeats of the node that speaks, since its daemon began.
@@ -310,7 +313,8 @@ pub struct Interface {
     pub addresses: Vec<String>,
     /// What the packet filter has counted since it was attached.
     pub packets: Packets,
-    /// Whether it receives nothing for the cluster MAC though other nodes do.
+    /// Whether it receives nothing for the cluster MAC. If no other node does either, an alarm says so, and nothing is
+    /// moved for it.
     pub deaf: bool,
     /// What decides the bucket of a flow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -370,7 +374,8 @@ impl Snapshot {
     /// - an interface is deaf, or its filter is not attached;
     /// - a health check of this node fails;
     /// - connections are shared, and an active node tells nothing of its own;
-    /// - the program that is told of events fails.
+    /// - the program that is told of events fails;
+    /// - there is an alarm: something is wrong with the network.
     ///
     /// A node that drains or leaves by its administrator's will, or has the weight 0, is no trouble.
     pub fn troubles(&self) -> Vec<String> {
@@ -448,6 +453,7 @@ impl Snapshot {
             let why = hook.last_error.as_ref().unwrap_or(&hook.program);
             troubles.push(format!("the hook failed: {why}"));
         }
+        troubles.extend(self.alarms.iter().cloned());
         troubles
     }
 }
@@ -544,6 +550,7 @@ mod tests {
             });
         });
         assert_eq!(hook, "the hook failed: /bin/notify: exit status 1");
+        assert_eq!(trouble(|s| s.alarms = vec!["two owners".to_owned()]), "two owners");
         let unsettled = trouble(|s| {
             s.view.settled = false;
             s.view.age_ms = Some(10_001);

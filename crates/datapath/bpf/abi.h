@@ -9,7 +9,7 @@
 
 #include <linux/types.h>
 
-#define ABI_VERSION 3
+#define ABI_VERSION 4
 
 /* Hash classes of flows. One byte of table for each; the bucket is the top byte of a 32-bit hash. */
 #define BUCKET_COUNT 256
@@ -140,11 +140,13 @@ struct mac {
 _Static_assert(sizeof(struct mac) == 8, "mirrored in src/abi.rs");
 
 /*
- * Probe: proof that frames to the cluster MAC still reach this interface. One frame of this body a second from every
- * node; IEEE 802's EtherType for local experiments. All numbers in network order. Not authenticated: it says that the
- * wire floods, never who owns what.
+ * Probe: proof that packets to the cluster MAC still reach this interface. Once a second from every node, for each
+ * family that the interface has addresses of: an IP packet to one of them, without options, UDP, and this body. It is
+ * IP because switches that snoop look at the IP header: other EtherTypes pass where clients' packets do not. All numbers
+ * in network order. The filter checks only whose cluster it is of, and keeps the last one of each sender: whether its
+ * proof is good is the daemon's question, who has the key.
  */
-#define PROBE_ETHERTYPE 0x88b5
+#define PROBE_PORT 7442 /* not the heartbeats': what is done to those must not make a node deaf */
 #define PROBE_MAGIC 0x52554450 /* "RUDP" */
 #define PROBE_VERSION 1
 
@@ -152,26 +154,35 @@ struct probe_body {
 	__be32 magic;
 	__u8 version;
 	__u8 pad[3];
-	__be64 sender; /* node id, unique in the cluster */
-	__be32 tag;    /* of the cluster; others' probes are not ours */
+	__be64 sender;      /* node id, unique in the cluster */
+	__be64 incarnation; /* the sender's run */
+	__be64 number;      /* rises from probe to probe of a run */
+	__be64 proof;       /* that who made it has the cluster's key */
+	__be32 tag;         /* of the cluster; others' probes are not ours */
 } __attribute__((packed));
-_Static_assert(sizeof(struct probe_body) == 20, "mirrored in src/abi.rs");
+_Static_assert(sizeof(struct probe_body) == 44, "mirrored in src/abi.rs");
 _Static_assert(__builtin_offsetof(struct probe_body, sender) == 8, "mirrored in src/abi.rs");
-_Static_assert(__builtin_offsetof(struct probe_body, tag) == 16, "mirrored in src/abi.rs");
+_Static_assert(__builtin_offsetof(struct probe_body, incarnation) == 16, "mirrored in src/abi.rs");
+_Static_assert(__builtin_offsetof(struct probe_body, number) == 24, "mirrored in src/abi.rs");
+_Static_assert(__builtin_offsetof(struct probe_body, proof) == 32, "mirrored in src/abi.rs");
+_Static_assert(__builtin_offsetof(struct probe_body, tag) == 40, "mirrored in src/abi.rs");
 
 /* Map "probes". */
 struct probe_key {
 	__u64 sender; /* node id, host order */
 	__u32 slot;   /* of the interface that heard it, [0, SLOT_COUNT) */
-	__u32 pad;    /* zero */
+	__u32 family; /* 4 or 6 */
 };
 _Static_assert(sizeof(struct probe_key) == 16, "mirrored in src/abi.rs");
 
 struct probe_value {
 	__u64 count;
-	__u64 last_ns; /* CLOCK_MONOTONIC */
+	__u64 last_ns;     /* CLOCK_MONOTONIC */
+	__u64 incarnation; /* the last one's, host order; these three may be of two probes that come at once */
+	__u64 number;      /* the last one's, host order */
+	__u64 proof;       /* the last one's, host order */
 };
-_Static_assert(sizeof(struct probe_value) == 16, "mirrored in src/abi.rs");
+_Static_assert(sizeof(struct probe_value) == 40, "mirrored in src/abi.rs");
 
 /* Map "buckets": a single entry, so that one write replaces the table. Each byte is an enum bucket_state. */
 struct bucket_table {

@@ -53,25 +53,43 @@ static __always_inline bool is_our_probe(const struct probe_body *probe)
 	       probe->tag == bpf_htonl(cluster_tag);
 }
 
-static __always_inline int take_probe(const struct cursor *at)
+/*
+ * A probe is recognised where it stands if it is one, by a look at four bytes: nothing of the daily traffic pays for more.
+ * PARSED: it is none.
+ */
+static __always_inline int take_probe(const struct cursor *at, __u32 ip_bytes, __u32 family)
 {
-	const struct probe_body *probe = peek(at, sizeof(*probe));
-	struct probe_key key = { .slot = counter_slot };
-	struct probe_value *known, first = { .count = 1 };
+	const void *ip = peek(at, ip_bytes + sizeof(struct ports_head) + 4 + sizeof(struct probe_body));
+	struct probe_key key = { .slot = counter_slot, .family = family };
+	struct probe_value *known, heard = { .count = 1 };
+	const struct probe_body *probe;
+	const struct ports_head *ports;
+	__u8 protocol;
 
-	if (!probe)
-		return VERDICT_MALFORMED;
+	if (!ip)
+		return PARSED;
+	probe = ip + ip_bytes + sizeof(struct ports_head) + 4;
 	if (!is_our_probe(probe))
-		return VERDICT_NOT_IP;
+		return PARSED;
+	ports = ip + ip_bytes;
+	protocol = family == 4 ? ((const struct iphdr *)ip)->protocol : ((const struct ipv6hdr *)ip)->nexthdr;
+	if (protocol != IPPROTO_UDP || ports->destination != bpf_htons(PROBE_PORT))
+		return PARSED;
 
 	key.sender = bpf_be64_to_cpu(probe->sender);
+	heard.last_ns = bpf_ktime_get_ns();
+	heard.incarnation = bpf_be64_to_cpu(probe->incarnation);
+	heard.number = bpf_be64_to_cpu(probe->number);
+	heard.proof = bpf_be64_to_cpu(probe->proof);
 	known = bpf_map_lookup_elem(&probes, &key);
 	if (known) {
-		known->last_ns = bpf_ktime_get_ns();
+		known->last_ns = heard.last_ns;
+		known->incarnation = heard.incarnation;
+		known->number = heard.number;
+		known->proof = heard.proof;
 		__sync_fetch_and_add(&known->count, 1);
 	} else {
-		first.last_ns = bpf_ktime_get_ns();
-		bpf_map_update_elem(&probes, &key, &first, BPF_ANY);
+		bpf_map_update_elem(&probes, &key, &heard, BPF_ANY);
 	}
 	return VERDICT_PROBE;
 }
@@ -205,15 +223,17 @@ static __always_inline int decide(struct xdp_md *ctx, struct cursor *at)
 
 	switch (ethertype) {
 	case bpf_htons(ETH_P_IP):
-		rc = parse_ipv4_flow(at, &flow, routes, joins, &piece);
+		rc = take_probe(at, sizeof(struct iphdr), 4);
+		if (rc == PARSED)
+			rc = parse_ipv4_flow(at, &flow, routes, joins, &piece);
 		break;
 	case bpf_htons(ETH_P_IPV6):
-		rc = parse_ipv6_flow(at, &flow, routes, joins, &piece);
+		rc = take_probe(at, sizeof(struct ipv6hdr), 6);
+		if (rc == PARSED)
+			rc = parse_ipv6_flow(at, &flow, routes, joins, &piece);
 		break;
 	case bpf_htons(ETH_P_ARP):
 		return VERDICT_CONTROL;
-	case bpf_htons(PROBE_ETHERTYPE):
-		return take_probe(at);
 	default:
 		return VERDICT_NOT_IP;
 	}

@@ -4,8 +4,10 @@
 
 use std::mem::{offset_of, size_of};
 
+use crate::counters::ProbeCount;
+
 /// Raised whenever a map that a predecessor may have pinned would mean something else than before.
-pub(crate) const ABI_VERSION: u32 = 3;
+pub(crate) const ABI_VERSION: u32 = 4;
 /// Interfaces of one node that can carry the filter.
 pub(crate) const SLOT_COUNT: usize = 16;
 /// Verdicts of the filter, in the order of [`crate::Verdict`].
@@ -51,7 +53,7 @@ pub(crate) fn mac(address: [u8; 6]) -> [u8; 8] {
     [0, 0, a, b, c, d, e, f]
 }
 
-/// The body of a probe frame; all numbers in network order.
+/// The body of a probe; all numbers in network order.
 #[repr(C, packed)]
 #[derive(Clone, Copy)]
 pub(crate) struct ProbeBody {
@@ -59,18 +61,24 @@ pub(crate) struct ProbeBody {
     pub(crate) version: u8,
     pub(crate) pad: [u8; 3],
     pub(crate) sender: [u8; 8],
+    pub(crate) incarnation: [u8; 8],
+    pub(crate) number: [u8; 8],
+    pub(crate) proof: [u8; 8],
     pub(crate) tag: [u8; 4],
 }
-const _: () = assert!(size_of::<ProbeBody>() == 20);
+const _: () = assert!(size_of::<ProbeBody>() == 44);
 const _: () = assert!(offset_of!(ProbeBody, sender) == 8);
-const _: () = assert!(offset_of!(ProbeBody, tag) == 16);
+const _: () = assert!(offset_of!(ProbeBody, incarnation) == 16);
+const _: () = assert!(offset_of!(ProbeBody, number) == 24);
+const _: () = assert!(offset_of!(ProbeBody, proof) == 32);
+const _: () = assert!(offset_of!(ProbeBody, tag) == 40);
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ProbeKey {
     pub(crate) sender: u64,
     pub(crate) slot: u32,
-    pub(crate) pad: u32,
+    pub(crate) family: u32,
 }
 const _: () = assert!(size_of::<ProbeKey>() == 16);
 
@@ -79,8 +87,19 @@ const _: () = assert!(size_of::<ProbeKey>() == 16);
 pub(crate) struct ProbeValue {
     pub(crate) count: u64,
     pub(crate) last_ns: u64,
+    pub(crate) incarnation: u64,
+    pub(crate) number: u64,
+    pub(crate) proof: u64,
 }
-const _: () = assert!(size_of::<ProbeValue>() == 16);
+const _: () = assert!(size_of::<ProbeValue>() == 40);
+
+impl ProbeValue {
+    pub(crate) const fn of(self, key: ProbeKey, ifindex: u32) -> ProbeCount {
+        let Self { count, last_ns, incarnation, number, proof } = self;
+        let ProbeKey { sender, family, .. } = key;
+        ProbeCount { sender, ifindex, family, count, last_ns, incarnation, number, proof }
+    }
+}
 
 /// One byte per bucket, each a [`crate::BucketState`].
 pub(crate) type BucketTableBytes = [u8; 256];

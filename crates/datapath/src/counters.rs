@@ -129,17 +129,25 @@ pub struct BucketCount {
     pub passed: u64,
 }
 
-/// Probes that one interface has heard from one node.
+/// Probes of one family that one interface has heard from one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeCount {
     /// The node id that the probes carry.
     pub sender: u64,
     /// Index of the interface that heard them.
     pub ifindex: u32,
+    /// The family of the packets: 4 or 6.
+    pub family: u32,
     /// How many, since the interface got its filter.
     pub count: u64,
     /// When the last one came: nanoseconds of `CLOCK_MONOTONIC`.
     pub last_ns: u64,
+    /// The last one's; see [`crate::probe::Probe`].
+    pub incarnation: u64,
+    /// The last one's.
+    pub number: u64,
+    /// The last one's: to be checked by who has the key.
+    pub proof: u64,
 }
 
 #[cfg(test)]

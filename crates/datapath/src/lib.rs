@@ -37,6 +37,8 @@ mod error;
 mod filter;
 pub mod flow;
 #[cfg(feature = "xdp")]
+mod heard;
+#[cfg(feature = "xdp")]
 mod lease_word;
 #[cfg(feature = "xdp")]
 mod pins;
@@ -60,6 +62,8 @@ pub use table::{BUCKET_COUNT, BucketState, BucketTable, LeaseUntil};
 pub use bpffs::{Bpffs, ensure_bpffs, is_bpffs};
 #[cfg(feature = "xdp")]
 pub use filter::{Action, DryRun, Filter};
+#[cfg(feature = "xdp")]
+pub use heard::Heard;
 #[cfg(feature = "xdp")]
 pub use pins::{Left, clean, fence, look};
 #[cfg(feature = "xdp")]

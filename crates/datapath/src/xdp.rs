@@ -639,8 +639,7 @@ impl Datapath for Xdp {
         // The filter adds and evicts entries while we read: what a look-up misses is not there any more.
         for (key, value) in self.probes.iter().flatten() {
             if let Some(slot) = slots.get(key.slot as usize).filter(|slot| slot.ifindex != 0) {
-                let abi::ProbeValue { count, last_ns } = value;
-                heard.push(ProbeCount { sender: key.sender, ifindex: slot.ifindex, count, last_ns });
+                heard.push(value.of(key, slot.ifindex));
             }
         }
         Ok(heard)

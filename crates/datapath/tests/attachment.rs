@@ -21,7 +21,8 @@ use common::{
 };
 use rudel_datapath::{
     AttachMode, Border, BucketTable, Datapath, Error, HashMode, InterfaceOptions, LeaseUntil, Mode, Side,
-    Verdict, Xdp, clean, ensure_bpffs, fence, is_bpffs, look, probe,
+    Verdict, Xdp, clean, ensure_bpffs, fence, is_bpffs, look,
+    probe::{Probe, Way},
 };
 
 struct Wire {
@@ -121,7 +122,9 @@ fn the_filter_outlives_its_loader_and_the_lease_silences_it() {
     serve(&mut first);
     first.write_memo(b"n1, incarnation 7").expect("write_memo");
     wire.send_until(&first, Verdict::Passed);
-    wire.send(&probe::frame(CLUSTER_MAC, PEER_MAC, 9, common::CLUSTER_TAG));
+    let way = Way { own_mac: PEER_MAC, cluster_mac: CLUSTER_MAC, from: None, to: VIP4.into() };
+    let said = Probe { sender: 9, incarnation: 1, number: 1, proof: 1, tag: common::CLUSTER_TAG };
+    wire.send(&said.frame(&way));
     wait_for("the probe", || first.probes().expect("probes").first().map(|probe| probe.count));
     first.write_lease(lease(Duration::from_millis(300))).expect("write_lease");
     drop(first); // as a daemon that dies

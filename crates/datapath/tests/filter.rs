@@ -9,15 +9,16 @@ use std::{
 
 use common::{Bpffs, CLUSTER_MAC, CLUSTER_TAG, LOOPBACK, OWN_MAC, frames::*, interface, lease, now_ns};
 use rudel_datapath::{
-    Action, Border, BucketState, BucketTable, Count, Datapath, Filter, Flow, HashMode, InterfaceOptions,
-    LeaseUntil, Side, Verdict, Xdp, flow, probe,
+    Action, Border, BucketState, BucketTable, Count, Datapath, Filter, Flow, HashMode, Heard,
+    InterfaceOptions, LeaseUntil, ProbeCount, Side, Verdict, Xdp, flow,
+    probe::{Probe, Way},
 };
 
 /// The packet program of one interface, with the state that it goes by.
 struct Bench {
     xdp: Xdp,
     filter: Filter,
-    _bpffs: Bpffs,
+    bpffs: Bpffs,
 }
 
 impl Bench {
@@ -33,7 +34,7 @@ impl Bench {
         let filter = xdp.load_filter(&options).expect("load");
         xdp.write_table(&BucketTable::OWNED).expect("write_table");
         xdp.write_lease(lease(Duration::from_secs(3600))).expect("write_lease");
-        Self { xdp, filter, _bpffs: bpffs }
+        Self { xdp, filter, bpffs }
     }
 
     fn counts(&self) -> [Count; 9] {
@@ -509,33 +510,51 @@ fn no_packet_passes_after_the_lease() {
 fn probes_are_counted_by_sender() {
     require_bpf!("probes_are_counted_by_sender");
     let bench = Bench::new(Side::Service, HashMode::SourceIpPort);
-    let good = probe::frame(CLUSTER_MAC, PEER_MAC, 0x1122_3344_5566_7788, CLUSTER_TAG);
-    let other_sender = probe::frame(CLUSTER_MAC, PEER_MAC, 2, CLUSTER_TAG);
+    let said =
+        Probe { sender: 0x1122_3344_5566_7788, incarnation: 3, number: 4, proof: 5 << 60, tag: CLUSTER_TAG };
+    let way4 = Way { own_mac: PEER_MAC, cluster_mac: CLUSTER_MAC, from: None, to: VIP4.into() };
+    let way6 = Way { to: VIP6.into(), ..way4 };
+    let good = said.frame(&way4);
+    let later = Probe { incarnation: 6, number: 7, proof: 8, ..said }.frame(&way4);
+    let other_sender = Probe { sender: 2, ..said };
     let changed = |at: usize| {
-        let mut frame = good;
+        let mut frame = good.clone();
         frame[at] ^= 1;
-        frame.to_vec()
+        frame
     };
     let began_ns = now_ns();
     check(
         &bench,
         &[
-            ("a probe", good.to_vec(), Some(Verdict::Probe)),
-            ("the same again", good.to_vec(), Some(Verdict::Probe)),
+            ("a probe", good.clone(), Some(Verdict::Probe)),
+            ("the same again", good.clone(), Some(Verdict::Probe)),
             ("tagged", tagged(&[(0x8100, 9)], &good), Some(Verdict::Probe)),
-            ("another sender's", other_sender.to_vec(), Some(Verdict::Probe)),
-            ("without padding", good[..34].to_vec(), Some(Verdict::Probe)),
-            ("another magic", changed(14), NOT_IP),
-            ("another version", changed(18), NOT_IP),
-            ("another cluster's", changed(33), NOT_IP),
-            ("cut", good[..33].to_vec(), MALFORMED),
-            ("nothing but a type", good[..14].to_vec(), MALFORMED),
+            ("the next", later, Some(Verdict::Probe)),
+            ("another sender's", other_sender.frame(&way4), Some(Verdict::Probe)),
+            ("v6", other_sender.frame(&way6), Some(Verdict::Probe)),
+            // Whatever looks like one and is none is a packet of somebody.
+            ("another magic", changed(42), PASSED),
+            ("another version", changed(46), PASSED),
+            ("another cluster's", changed(85), PASSED),
+            ("another port", changed(37), PASSED),
+            ("another protocol", changed(23), PASSED),
+            ("cut", good[..85].to_vec(), MALFORMED),
         ],
     );
     let mut heard = bench.xdp.probes().expect("probes");
-    heard.sort_by_key(|probe| probe.sender);
-    let summary: Vec<_> = heard.iter().map(|probe| (probe.sender, probe.ifindex, probe.count)).collect();
-    assert_eq!(summary, [(2, LOOPBACK, 1), (0x1122_3344_5566_7788, LOOPBACK, 4)]);
+    heard.sort_by_key(|probe| (probe.sender, probe.family));
+    let summary: Vec<_> = heard.iter().map(|probe| (probe.sender, probe.family, probe.count)).collect();
+    assert_eq!(summary, [(2, 4, 1), (2, 6, 1), (0x1122_3344_5566_7788, 4, 4)]);
+    let last = |probe: &ProbeCount| (probe.incarnation, probe.number, probe.proof);
+    assert_eq!(
+        heard.iter().map(last).collect::<Vec<_>>(),
+        [(3, 4, 5 << 60), (3, 4, 5 << 60), (6, 7, 8)],
+        "the last one's words"
+    );
+    let beside = Heard::open(&bench.bpffs.node()).expect("open beside the daemon");
+    assert_eq!(beside.last(2, LOOPBACK, 6).expect("last"), Some(heard[1].clone()));
+    assert_eq!(beside.last(3, LOOPBACK, 4).expect("last"), None);
+    assert_eq!(beside.last(2, LOOPBACK + 1, 4).expect("last"), None);
     for probe in heard {
         assert!((began_ns..=now_ns()).contains(&probe.last_ns), "{probe:?}");
     }

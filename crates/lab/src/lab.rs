@@ -459,6 +459,28 @@ impl Lab {
             }
             rules += "}\n}\n";
         }
+        self.load_rules(&rules)
+    }
+
+    /// The namespace of the switch: its bridge `br0` has a port `p-NAME` for each host.
+    pub fn switch(&self) -> &Namespace {
+        &self.switch
+    }
+
+    /// Makes the switch lose every second DNS query that is on its way to a node, and nothing else; no name mends it.
+    pub fn lose_queries(&self, to: Option<&str>) -> Result<()> {
+        let mut rules = "table bridge rudel-lab\ndelete table bridge rudel-lab\n".to_owned();
+        if let Some(name) = to {
+            rules += &format!(
+                "table bridge rudel-lab {{\nchain forward {{\ntype filter hook forward priority 0;\n\
+                 oifname {port:?} udp dport 53 numgen inc mod 2 == 0 drop\n}}\n}}\n",
+                port = port_of(name)
+            );
+        }
+        self.load_rules(&rules)
+    }
+
+    fn load_rules(&self, rules: &str) -> Result<()> {
         let file = self.shared.dir.join("switch.nft");
         fs::write(&file, rules)?;
         netns::run(self.switch.command("nft")?.arg("-f").arg(&file))

@@ -27,7 +27,9 @@ use hkdf::Hkdf;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroize;
 
-use crate::id::{CLUSTER_NAME_LEN_MAX, ClusterName, Incarnation, NODE_NAME_LEN_MAX, NodeId, NodeName};
+use crate::id::{
+    CLUSTER_NAME_LEN_MAX, ClusterName, Identity, Incarnation, NODE_NAME_LEN_MAX, NodeId, NodeName,
+};
 use crate::wire::{Reader, Writer};
 
 /// Largest datagram in bytes: what fits IPv6's minimum MTU of 1,280 (RFC 8200 section 5) behind its and UDP's header.
@@ -104,6 +106,25 @@ impl ClusterKey {
         KeyId([digest[0], digest[1], digest[2], digest[3]])
     }
 
+    /// That whoever made a probe has the key: of this node in this run, for the ear of this number, and
+    /// no other probe than this one of them.
+    pub fn probe_proof(&self, cluster: &ClusterName, sender: Identity, ear: u8, number: u64) -> u64 {
+        let mut proof = [0; 8];
+        self.expand(
+            &[
+                b"rudel probe v1\0",
+                cluster.as_str().as_bytes(),
+                b"\0",
+                &sender.id.as_u64().to_be_bytes(),
+                &sender.incarnation.0.to_be_bytes(),
+                &[ear],
+                &number.to_be_bytes(),
+            ],
+            &mut proof,
+        );
+        u64::from_be_bytes(proof)
+    }
+
     fn cipher(
         &self,
         channel: Channel,
@@ -167,6 +188,18 @@ impl Keys {
     /// The key that seals.
     pub fn sealing(&self) -> &ClusterKey {
         &self.keys[0]
+    }
+
+    /// Whether a probe's proof is that of one of these keys.
+    pub fn prove_probe(
+        &self,
+        cluster: &ClusterName,
+        sender: Identity,
+        ear: u8,
+        number: u64,
+        proof: u64,
+    ) -> bool {
+        self.keys.iter().any(|key| key.probe_proof(cluster, sender, ear, number) == proof)
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Status {
     pub state: NodeState,
     /// Who it is.
     pub identity: Identity,
+    /// The number of its last datagram.
+    pub sequence: u64,
     /// What is left of its lease; `None` if it has lapsed.
     pub lease: Option<Duration>,
     /// Whether the lease holds and a bucket is owned.
@@ -49,6 +51,8 @@ pub struct PeerStatus {
     pub identity: Identity,
     /// How long ago it was last proved alive; `None` if never.
     pub heard: Option<Duration>,
+    /// The number of the datagram that proved it; 0 if none has.
+    pub sequence: u64,
     /// Whether that was within the time-out, and it has not said good-bye since.
     pub alive: bool,
     /// Whether it said good-bye.

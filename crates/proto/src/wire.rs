@@ -4,7 +4,7 @@
 //! pulse: 1 · host u64 · digest u64 · uptime_ms u32 · state u8 · flags u8 · weight u16
 //!          · called u32 · answered u32 · adopted id · promise id
 //!          · keeping 32 bytes · connections u32 · n u8 · n × (id u64 · incarnation u64 · sequence u32 · age_us u32 · flags u8)
-//!          · m u8 · m × (seen u64 · passed u64)
+//!          · m u8 · m × (seen u64, its highest bit: hears6 · passed u64, its highest bit: hears4)
 //! view:  2 · id · reason u8 · subject u64 · n u8 · n × (id u64 · incarnation u64 · weight u16)
 //!          · 256 × member index u8 (255 = nobody)
 //! order: 3 · to (id u64 · incarnation u64) · number u64 · echo u32 · task u8 (0 undrain, 1 drain, 2 weight)
@@ -170,14 +170,23 @@ pub struct Heard {
     pub gone: bool,
 }
 
-/// Packets of the cluster that one interface has counted since the daemon's start.
+/// What one interface has received of the cluster's packets. A node that says nothing of this sends no probes either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audit {
-    /// Packets addressed to the cluster.
+    /// Packets of flows, of which one node has to pass each, since the interface got its filter; below 2^63.
     pub seen: u64,
-    /// Those that were passed to the stack.
+    /// Those that were passed to the stack; below 2^63.
     pub passed: u64,
+    /// Whether it has heard another node's probe in IPv4 lately.
+    #[serde(default)]
+    pub hears4: bool,
+    /// The same in IPv6.
+    #[serde(default)]
+    pub hears6: bool,
 }
+
+/// The bit of a count that no count reaches.
+const AUDIT_FLAG: u64 = 1 << 63;
 
 /// What one node can order another to do for its administrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -312,8 +321,8 @@ fn encode_pulse(w: &mut Writer, pulse: &Pulse) {
     }
     w.u8(pulse.audits.len() as u8);
     for audit in &pulse.audits {
-        w.u64(audit.seen);
-        w.u64(audit.passed);
+        w.u64(audit.seen & !AUDIT_FLAG | if audit.hears6 { AUDIT_FLAG } else { 0 });
+        w.u64(audit.passed & !AUDIT_FLAG | if audit.hears4 { AUDIT_FLAG } else { 0 });
     }
 }
 
@@ -350,7 +359,13 @@ fn decode_pulse(r: &mut Reader<'_>) -> Result<Pulse, &'static str> {
     }
     let mut audits = Vec::with_capacity(count);
     for _ in 0..count {
-        audits.push(Audit { seen: r.u64()?, passed: r.u64()? });
+        let (seen, passed) = (r.u64()?, r.u64()?);
+        audits.push(Audit {
+            seen: seen & !AUDIT_FLAG,
+            passed: passed & !AUDIT_FLAG,
+            hears4: passed & AUDIT_FLAG != 0,
+            hears6: seen & AUDIT_FLAG != 0,
+        });
     }
     Ok(Pulse {
         host,
@@ -596,7 +611,9 @@ mod tests {
                     gone: n % 3 == 0,
                 })
                 .collect(),
-            audits: vec![Audit { seen: u64::MAX, passed: 1 }; AUDITS_MAX],
+            audits: (0..AUDITS_MAX as u64)
+                .map(|n| Audit { seen: u64::MAX >> 1, passed: n, hears4: n % 2 == 0, hears6: n % 3 == 0 })
+                .collect(),
         })
     }
 

@@ -46,6 +46,7 @@ use crate::parent::Tie;
 use crate::parent::channel::{Serving, ToChild, ToParent};
 use crate::prepare::Prepared;
 use crate::pulse::{self, Notice, Parts, Pulse, PulseError, Request, Requests};
+use crate::reception::{self, News, Reception};
 use crate::recording::Recording;
 use crate::sharing::{self, Sharing};
 use crate::snapshot::{self, Context};
@@ -214,6 +215,7 @@ impl Running {
         let own_addresses = prepared.own_addresses();
         let Prepared { config, node: name, keys, seed, cluster_links, heartbeats, state_links, .. } =
             prepared;
+        let ear_keys = keys.clone();
         let speakers: Vec<OwnedFd> = heartbeats.iter().filter_map(|link| link.speaker().ok()).collect();
         let recording = match &options.record {
             Some(path) => {
@@ -356,7 +358,10 @@ impl Running {
         hooks.catch_up(history.events());
         history.tell_hooks(hooks.door());
 
+        let reception =
+            Reception::open(config.cluster.name.clone(), ear_keys, &cluster_links, &host.modes, &pin_dir);
         let daemon = Daemon {
+            reception,
             history: RefCell::new(history),
             hooks,
             own_addresses,
@@ -458,6 +463,7 @@ struct Daemon {
     fitness: Fitness,
     /// What the protocol was told of it last.
     fitness_told: (health::Word, Option<String>),
+    reception: Reception,
     announced: bool,
     /// Whether the history knows what the predecessor's view was.
     found: bool,
@@ -511,6 +517,8 @@ impl Daemon {
         progress.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut look = tokio::time::interval(keeper::LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut listen = tokio::time::interval(reception::LOOK_EVERY);
+        listen.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let followers = Rc::new(Followers::new(self.history.borrow().newest()));
         let (asker, mut looks) = mpsc::channel(1);
         if let Some(web) = web {
@@ -542,6 +550,7 @@ impl Daemon {
                         _ = progress.tick(), if self.leaving.is_some() => self.tell_progress(),
                         _ = look.tick(), if self.keeper.is_watching() => self.look_for_connections().await,
                         () = sharing_changed(&mut self.sharing) => self.look_at_sharing(),
+                        _ = listen.tick() => self.listen().await,
                         Some(event) = world.recv() => {
                             if let Err(gone) = self.watch(event) {
                                 outcome = Err(gone);
@@ -909,6 +918,29 @@ impl Daemon {
         }
     }
 
+    /// Sends probes, and looks what has come of the others' and of their packets.
+    async fn listen(&mut self) {
+        let Ok(report) = self.requests.report().await else { return };
+        let now = Duration::from_nanos(monotonic_ns());
+        let carrier = |name: &str| self.carrier.get(name).copied().unwrap_or(false);
+        let (news, word) = self.reception.look(now, &report, carrier);
+        for item in news {
+            let (kind, reason) = self.reception.event(&item);
+            tracing::warn!(kind = kind.as_str(), "{reason}");
+            self.history.borrow_mut().push(kind, None, reason);
+            if let News::Hearing(change) = item {
+                let name = self.reception.name(change.ear);
+                self.fitness.set_deaf(name, self.reception.deafness(name));
+            }
+        }
+        self.tell_fitness();
+        if let Some(word) = word
+            && self.requests.send(Request::Command(Command::Audit(word))).is_err()
+        {
+            self.reception.forget_told();
+        }
+    }
+
     fn fitness_is_untold(&self) -> bool {
         self.fitness_told != (self.fitness.word(&self.checks), self.fitness.reason())
     }
@@ -939,6 +971,7 @@ impl Daemon {
             seed: self.seed,
             health: self.checks.snapshot(),
             unfit: self.fitness.reason(),
+            reception: &self.reception,
             nat: self.config.nat.as_ref().map(|nat| rudel_api::snapshot::Nat {
                 table: self.guard.as_ref().map(|guard| nft::full_name(guard.table())).unwrap_or_default(),
                 addresses: nat.addresses.iter().map(ToString::to_string).collect(),

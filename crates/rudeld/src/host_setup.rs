@@ -62,7 +62,8 @@ pub struct ClusterLink {
 }
 
 impl ClusterLink {
-    fn addresses(&self) -> Vec<IpAddr> {
+    /// The cluster's addresses that are served there.
+    pub fn addresses(&self) -> Vec<IpAddr> {
         let named = self.interface.addresses.iter().map(|cidr| cidr.address());
         named.chain(self.translated.iter().copied()).collect()
     }
@@ -234,6 +235,6 @@ fn filter_options(cluster_link: &ClusterLink, border: Border, seed: u32) -> Inte
 }
 
 /// Tells the probes of clusters on one wire apart.
-fn cluster_tag(cluster: &str) -> u32 {
+pub(crate) fn cluster_tag(cluster: &str) -> u32 {
     rudel_datapath::flow::jhash(cluster.as_bytes(), 0)
 }

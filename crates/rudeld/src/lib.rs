@@ -24,6 +24,7 @@ pub mod prepare;
 pub mod privilege;
 pub mod pulse;
 pub mod realtime;
+pub mod reception;
 pub mod recording;
 pub mod router;
 pub mod sharing;

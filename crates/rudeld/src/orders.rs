@@ -203,6 +203,7 @@ mod tests {
             name: NodeName::new(name).unwrap(),
             identity: identity(2),
             heard: Some(Duration::ZERO),
+            sequence: 1,
             alive: true,
             gone: false,
             word: Some(word),
@@ -215,6 +216,7 @@ mod tests {
         Status {
             state: NodeState::Active,
             identity: identity(1),
+            sequence: 1,
             lease: None,
             serving: true,
             settled: true,

@@ -17,6 +17,7 @@ use rudel_proto::wire::NodeState;
 
 use crate::history::History;
 use crate::pulse::Report;
+use crate::reception::{Reception, judge::Hearing};
 use crate::router::Router;
 
 /// What a snapshot is made of besides the pulse thread's report.
@@ -37,6 +38,8 @@ pub struct Context<'a> {
     pub health: Vec<api::HealthCheck>,
     /// Why this node is not healthy, if it is not.
     pub unfit: Option<String>,
+    /// What was found of the way of packets.
+    pub reception: &'a Reception,
     /// Address translation, if there is any.
     pub nat: Option<api::Nat>,
     /// Shared connections, if they are shared.
@@ -110,6 +113,7 @@ pub fn snapshot(context: &Context<'_>, report: &Report) -> Snapshot {
         sync: context.sync.clone(),
         hook: context.hook.clone(),
         why_last_change: context.history.last_change().cloned(),
+        alarms: context.reception.alarms(),
     }
 }
 
@@ -210,9 +214,9 @@ fn filter(context: &Context<'_>, report: &Report, interface: &Interface) -> api:
             malformed: count(Verdict::Malformed),
             orphan: interface.side.is_router().then(|| count(Verdict::Orphan)),
         },
-        deaf: false,
+        deaf: context.reception.hearing(name) != Hearing::Well,
         hash: Some(interface.hash),
-        coverage: None,
+        coverage: context.reception.coverage(name),
     }
 }
 

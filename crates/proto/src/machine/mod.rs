@@ -479,6 +479,7 @@ impl Machine {
                 name: peer.name.clone(),
                 identity: peer.identity,
                 heard: peer.heard.map(|contact| now.since(contact.at)),
+                sequence: peer.heard.map_or(0, |contact| contact.sequence),
                 alive: peer.is_heard(now, self.config.timeout) && !self.is_gone(peer.identity),
                 gone: self.is_gone(peer.identity),
                 word: peer.word.clone(),
@@ -492,6 +493,7 @@ impl Machine {
         Status {
             state: self.state(),
             identity: self.me,
+            sequence: self.sequence,
             lease: (self.lease > now).then(|| self.lease.since(now)),
             serving: now < self.lease && !self.owned.is_empty(),
             settled: self.is_settled(),

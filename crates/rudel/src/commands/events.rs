@@ -186,7 +186,8 @@ pub(crate) fn style(kind: EventKind) -> Style {
         | EventKind::Rejected
         | EventKind::LinkDown
         | EventKind::QuorumLost
-        | EventKind::HookFailed => BAD,
+        | EventKind::HookFailed
+        | EventKind::Unflooded => BAD,
         EventKind::Restarted | EventKind::Left | EventKind::Draining | EventKind::Weight => NOTE,
         EventKind::Joined | EventKind::Healthy | EventKind::Hearing | EventKind::LinkUp => GOOD,
         _ => PLAIN,

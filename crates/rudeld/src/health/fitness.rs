@@ -11,6 +11,8 @@ use super::Checks;
 enum Cause {
     /// A cluster interface without a carrier, by its name.
     Carrier(String),
+    /// A cluster interface that receives nothing for the cluster's MAC, by its name.
+    Deaf(String),
     /// A health check, by its place in the configuration.
     Check(usize),
     /// The connections of the other routers are not known yet.
@@ -62,6 +64,11 @@ impl Fitness {
     pub fn set_carrier(&mut self, interface: &str, carrier: bool) {
         let wrong = (!carrier).then(|| format!("{interface} has no carrier"));
         self.set(Cause::Carrier(interface.to_owned()), wrong);
+    }
+
+    /// A cluster interface hears nothing, for this reason, or does.
+    pub fn set_deaf(&mut self, interface: &str, reason: Option<String>) {
+        self.set(Cause::Deaf(interface.to_owned()), reason);
     }
 
     /// What the health checks have come to.
@@ -133,6 +140,12 @@ mod tests {
         let unknown = "the connections of the other routers are not known yet";
         assert_eq!(seen(&fitness), (false, true, unknown.to_owned()), "no other node's answer refutes that");
         fitness.set_connections(true);
+        // Packets still leave by it, and what it owns when nobody is better off is worth an attempt.
+        fitness.set_deaf("eth0", Some("deaf on eth0".into()));
+        fitness.set_deaf("eth1", Some("deaf on eth1".into()));
+        assert_eq!(seen(&fitness), (false, true, "deaf on eth0; deaf on eth1".into()));
+        fitness.set_deaf("eth0", None);
+        fitness.set_deaf("eth1", None);
         assert_eq!(seen(&fitness), (true, true, String::new()));
     }
 }

@@ -272,6 +272,21 @@ impl Collector for Scrape {
             }),
         )?;
         w.gauges(
+            ("rudel_deaf", None),
+            "1 for each interface that receives nothing for the cluster MAC, though others send probes to it.",
+            snapshot
+                .interfaces
+                .iter()
+                .map(|interface| (vec![("interface", interface.name.as_str())], truth(interface.deaf))),
+        )?;
+        w.gauges(
+            ("rudel_coverage_ratio", None),
+            "Packets that all nodes passed over packets seen, in the last five seconds: 1 is right, less is a hole, more are two owners. Absent without enough packets.",
+            snapshot.interfaces.iter().filter_map(|interface| {
+                Some((vec![("interface", interface.name.as_str())], interface.coverage?))
+            }),
+        )?;
+        w.gauges(
             ("rudel_health_up", None),
             "1 while a health check of this node is good, rise and fall considered.",
             snapshot.health.iter().map(|check| (vec![("check", check.name.as_str())], truth(check.ok))),

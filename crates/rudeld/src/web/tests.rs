@@ -19,7 +19,7 @@ fn look() -> Look {
         "buckets": {"total": 256, "owned": 250, "keeping": 2, "connections": 7, "adopting": 5,
             "owners": std::iter::repeat_n(Some("n1"), 255).chain([None]).collect::<Vec<_>>()},
         "interfaces": [{"name": "eth0", "side": "service", "mac": "03:bf:c0:00:02:0a", "mode": "native", "addresses": ["192.0.2.10"],
-            "packets": {"seen": 3, "passed": 1, "ignored": 2, "fenced": 0, "malformed": 0}, "deaf": false}],
+            "packets": {"seen": 3, "passed": 1, "ignored": 2, "fenced": 0, "malformed": 0}, "deaf": false, "coverage": 0.75}],
         "health": [{"name": "web", "ok": false, "since": "2026-01-01T00:00:00Z", "last_error": "</script><b>HTTP 500"}],
         "events": [],
         "sync": {"flows_own": 7, "flows_foreign": 9, "messages_sent": 5, "lag_us": 1500, "gaps_skipped": 2, "synced": true,
@@ -118,6 +118,8 @@ fn metrics_have_the_promised_names_with_their_types_and_help() {
         "rudel_pulse_lateness_seconds_count 2",
         "rudel_takeover_seconds_bucket{le=\"0.002\"} 1",
         "rudel_takeover_seconds_sum 0.0015",
+        "rudel_deaf{interface=\"eth0\"} 0.0",
+        "rudel_coverage_ratio{interface=\"eth0\"} 0.75",
         "rudel_health_up{check=\"web\"} 0.0",
         "rudel_troubles 3.0",
         "rudel_sync_flows{owner=\"self\"} 7.0",
@@ -132,13 +134,12 @@ fn metrics_have_the_promised_names_with_their_types_and_help() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
-    // What has no source yet is not there, rather than 0.
-    for absent in ["rudel_deaf", "rudel_coverage_ratio"] {
-        assert!(!text.contains(absent), "{absent}");
-    }
+    // What has no source is not there, rather than 0.
     let mut alone = look();
+    alone.snapshot.interfaces[0].coverage = None;
     alone.snapshot.sync = None;
-    assert!(!metrics::render(Arc::new(alone)).contains("rudel_sync"));
+    let without = metrics::render(Arc::new(alone));
+    assert!(!without.contains("rudel_coverage_ratio{") && !without.contains("rudel_sync"), "{without}");
     let types = text.lines().filter(|line| line.starts_with("# TYPE ")).count();
     assert_eq!(text.lines().filter(|line| line.starts_with("# HELP ") && line.ends_with('.')).count(), types);
 }
