@@ -360,7 +360,9 @@ impl Engine {
                 dump.gone.insert(orig);
             }
             self.ended(bucket, &orig);
-        } else if self.owned.contains(bucket) {
+        } else {
+            // Of another node's bucket, too: the packet filter does not wait for ever, so packets may pass before this
+            // engine knows whose they are. When it is to be told it is this node's, or is not told.
             self.seen(now, bucket, message, now + self.settings.young);
         }
     }
@@ -611,7 +613,7 @@ impl Engine {
         self.outputs.push_back(Output::Dump);
     }
 
-    /// An entry of an own bucket is as the message says.
+    /// The kernel itself has an entry as the message says.
     fn seen(&mut self, now: Time, bucket: u8, message: &Message, due: Time) {
         let orig = message.entry.orig;
         let dumps = self.dumps;
@@ -647,8 +649,10 @@ impl Engine {
     fn ended(&mut self, bucket: u8, orig: &Tuple) {
         let flows = &mut self.flows[usize::from(bucket)];
         if !self.owned.contains(bucket) {
-            if let Some(flow) = flows.get_mut(orig) {
-                flow.form = Form::Absent;
+            match flows.get_mut(orig) {
+                // Its owner may have it still.
+                Some(flow) if flow.announced => flow.form = Form::Absent,
+                _ => drop(flows.remove(orig)),
             }
             return;
         }
@@ -747,6 +751,8 @@ impl Engine {
                         .push_back(Output::Write(Write::Create(Entry { tcp: liberal(entry.tcp), ..entry })));
                     flow.form = Form::Own;
                 }
+                // Seen since: this node's again, perhaps.
+                (false, Form::Own) if !flow.announced && flow.pending => {}
                 // What the others never heard of, or know to be over, ends here by its own clock.
                 (false, Form::Own) if !flow.announced || flow.ending => return false,
                 (false, Form::Own) => {

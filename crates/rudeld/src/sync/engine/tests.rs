@@ -735,6 +735,35 @@ fn what_was_there_before_this_node_owned_anything_is_told_too() {
 }
 
 #[test]
+fn what_passes_before_a_move_is_known_is_told_with_it() {
+    let mut world = World::new(3);
+    // The filters did not wait: they pass what the engines do not know to have moved.
+    let early = |world: &mut World, port: u16| {
+        world.packet(0, Kind::New, udp(200 + port));
+        world.packet(0, Kind::New, udp(210 + port));
+    };
+    early(&mut world, 0);
+    world.packet(0, Kind::Destroyed, udp(210));
+    world.own(1, buckets(128..=199));
+    world.own(0, buckets(0..=127) | buckets(200..=255));
+    world.run_ms(150);
+    assert!(world.has(1, &udp(200).orig) && world.has(2, &udp(200).orig));
+    assert!(!world.has(0, &udp(210).orig), "what has ended is not made again");
+
+    // Longer than anything is young.
+    world.own(0, buckets(0..=127));
+    early(&mut world, 1);
+    world.run_ms(200);
+    assert!(!world.has(2, &udp(201).orig), "who does not own it does not speak of it");
+    world.packet(0, Kind::Destroyed, udp(211));
+    world.own(0, buckets(0..=127) | buckets(200..=255));
+    world.run_ms(50);
+    assert!(world.has(1, &udp(201).orig) && world.has(2, &udp(201).orig));
+    assert!(!world.has(0, &udp(211).orig));
+    assert!(!world.has(1, &udp(211).orig));
+}
+
+#[test]
 fn own_changes_are_not_told_back() {
     let mut world = World::new(2);
     world.packet(0, Kind::New, udp(7));
