@@ -1,5 +1,7 @@
 //! Measurements of a running cluster: how long a failure hurts, and what a filter costs a client.
 
+mod routers;
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -18,12 +20,19 @@ pub(crate) struct Options {
     /// How often each fault is repeated
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
     kills: u8,
+    /// Measure routers that share their connections instead: planned changes, and a crash under 100,000 flows
+    #[arg(long)]
+    routers: bool,
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let _serial = store::one_at_a_time()?;
     store::collect_garbage()?;
     let screen = Screen::new();
+    if options.routers {
+        routers::run(&screen)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     screen.heading("Outage of new connections to the buckets of a node that fails, by fault and timeout");
     screen.note("fault        timeout  interval    least   median     most   (three nodes, one connection every 2 ms)");
     for (timeout, interval) in [(40, 10), (400, 50)] {

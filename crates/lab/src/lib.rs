@@ -48,5 +48,5 @@ pub use node::{Node, rudel, rudeld};
 pub use process::Process;
 pub use settings::{Settings, VIP4, VIP6};
 pub use status::{Owners, Status};
-pub use sys::{Hung, hang_thread, is_root};
+pub use sys::{Hung, force_receive_buffer, hang_thread, is_root};
 pub use wait::wait_until;

@@ -119,7 +119,7 @@ pub(crate) fn raise_file_limit() -> io::Result<()> {
 }
 
 /// Gives a socket a receive buffer beyond the limit of unprivileged ones.
-pub(crate) fn force_receive_buffer(socket: &impl std::os::fd::AsRawFd, bytes: i32) -> io::Result<()> {
+pub fn force_receive_buffer(socket: &impl std::os::fd::AsRawFd, bytes: i32) -> io::Result<()> {
     // SAFETY: the option's value is an int, which lives until the call returns.
     let set = unsafe {
         libc::setsockopt(
