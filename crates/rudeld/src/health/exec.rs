@@ -236,10 +236,9 @@ mod tests {
     async fn it_is_not_spared_when_memory_runs_out() {
         let mine = Path::new("/proc/self/oom_score_adj");
         let before = std::fs::read_to_string(mine).unwrap();
-        if let Err(error) = std::fs::write(mine, "-500") {
-            eprintln!("SKIPPED: this needs the right to be spared when memory runs out: {error}");
-            return;
-        }
+        // Without the right to be spared, root's included, nobody is; that the score is set can still be seen, since
+        // whoever has made his own worse may take that back.
+        std::fs::write(mine, "-500").or_else(|_| std::fs::write(mine, "500")).unwrap();
         let answer = outcome("read score < /proc/self/oom_score_adj; echo $score >&2; exit 1").await;
         std::fs::write(mine, before.trim()).unwrap();
         assert_eq!(answer, Err("0 (exit status 1)".to_owned()));
