@@ -888,6 +888,11 @@ impl Daemon {
         tracing::warn!(interface = %name, "{reason}");
         self.history.borrow_mut().push(kind, None, reason);
         self.fitness.set_carrier(&name, carrier);
+        if !carrier {
+            // With a carrier alone it is not in order again: a packet must have come.
+            self.reception.unplugged(&name);
+            self.fitness.set_deaf(&name, self.reception.deafness(&name));
+        }
         self.tell_fitness();
     }
 
@@ -925,9 +930,10 @@ impl Daemon {
         let carrier = |name: &str| self.carrier.get(name).copied().unwrap_or(false);
         let (news, word) = self.reception.look(now, &report, carrier);
         for item in news {
-            let (kind, reason) = self.reception.event(&item);
-            tracing::warn!(kind = kind.as_str(), "{reason}");
-            self.history.borrow_mut().push(kind, None, reason);
+            if let Some((kind, reason)) = self.reception.event(&item) {
+                tracing::warn!(kind = kind.as_str(), "{reason}");
+                self.history.borrow_mut().push(kind, None, reason);
+            }
             if let News::Hearing(change) = item {
                 let name = self.reception.name(change.ear);
                 self.fitness.set_deaf(name, self.reception.deafness(name));

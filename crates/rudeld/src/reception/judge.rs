@@ -31,6 +31,9 @@ pub enum Hearing {
     Deaf,
     /// It does not, and nobody does.
     Nobody,
+    /// Its interface was without a carrier, and it has heard nothing since. A switch takes its time to use a port again,
+    /// with spanning tree half a minute.
+    Waiting,
 }
 
 /// Another node, as its pulses show it.
@@ -101,6 +104,14 @@ impl Judge {
         self.ears.get(ear).map_or(Hearing::Well, |ear| ear.hearing)
     }
 
+    /// An ear's interface has lost its carrier: also for a moment, between two looks.
+    pub fn unplugged(&mut self, ear: usize) {
+        let has_company = !self.there_since.is_empty();
+        if let Some(ear) = self.ears.get_mut(ear) {
+            *ear = Ear::unplugged(has_company);
+        }
+    }
+
     /// Looks again: `heard` has an entry for each ear, `peers` are those that are alive.
     pub fn look(&mut self, now: Duration, heard: &[Heard], peers: &[Peer]) -> Vec<Change> {
         let senders: Vec<&Peer> = peers.iter().filter(|peer| !peer.hears.is_empty()).collect();
@@ -130,11 +141,17 @@ impl Judge {
 }
 
 impl Ear {
+    fn unplugged(has_company: bool) -> Self {
+        // A node that is alone has nobody to hear.
+        let hearing = if has_company { Hearing::Waiting } else { Hearing::Well };
+        Ear { hearing, ..Ear::default() }
+    }
+
     /// Returns for how long it has been silent though there was something to hear.
     fn look(&mut self, now: Duration, heard: Heard, company: Option<Duration>, others: bool) -> Duration {
         if !heard.carrier {
             // Known to be out of order already, and told so.
-            *self = Ear::default();
+            *self = Ear::unplugged(company.is_some());
             return Duration::ZERO;
         }
         let since = *self.since.get_or_insert(now);
@@ -167,8 +184,11 @@ impl Ear {
         let nobody = self.nobody.is_some_and(|at| age(at) >= SILENCE);
         self.hearing = match self.hearing {
             Hearing::Deaf | Hearing::Nobody if steady => Hearing::Well,
-            Hearing::Well | Hearing::Deaf if silent >= SILENCE && nobody => Hearing::Nobody,
-            Hearing::Well if silent >= SILENCE && others => Hearing::Deaf,
+            Hearing::Waiting if self.last.is_some_and(|at| at > since) => Hearing::Well,
+            Hearing::Well | Hearing::Waiting | Hearing::Deaf if silent >= SILENCE && nobody => {
+                Hearing::Nobody
+            }
+            Hearing::Well | Hearing::Waiting if silent >= SILENCE && others => Hearing::Deaf,
             // When a network comes back, one hears before the other.
             Hearing::Nobody if silent >= SILENCE && self.others.is_some_and(|at| age(at) >= SILENCE) => {
                 Hearing::Deaf
@@ -251,7 +271,7 @@ mod tests {
         }
     }
 
-    use Hearing::{Deaf, Nobody, Well};
+    use Hearing::{Deaf, Nobody, Waiting, Well};
 
     #[test]
     fn one_that_is_cut_off_is_deaf_within_four_seconds_and_comes_back() {
@@ -349,9 +369,59 @@ mod tests {
         wire.run(10_000);
         wire.carrier[0] = true;
         wire.run(2_500);
-        assert_eq!(wire.told, []);
+        assert_eq!(wire.hearings(), [Waiting, Well]);
         wire.run(1_500);
         assert_eq!(wire.hearings(), [Deaf, Well]);
+    }
+
+    #[test]
+    fn who_is_plugged_in_again_waits_for_a_probe() {
+        let mut wire = Wire::new(3);
+        wire.run(10_000);
+        wire.carrier[0] = false;
+        wire.run(5_000);
+        assert_eq!(wire.hearings(), [Waiting, Well, Well]);
+        // The switch uses the port a second later.
+        (wire.carrier[0], wire.open[0]) = (true, false);
+        wire.run(1_000);
+        assert_eq!(wire.hearings(), [Waiting, Well, Well]);
+        wire.open[0] = true;
+        wire.run(1_000);
+        assert_eq!(wire.hearings(), [Well; 3]);
+        // It was gone for so short a time that no look has seen it.
+        wire.judges[0].unplugged(0);
+        wire.open[0] = false;
+        wire.run(1_000);
+        assert_eq!(wire.hearings(), [Waiting, Well, Well]);
+        wire.open[0] = true;
+        wire.run(1_000);
+        assert_eq!(wire.hearings(), [Well; 3]);
+        // A switch that was off: nobody's word is needed then.
+        wire.carrier = vec![false; 3];
+        wire.run(5_000);
+        wire.carrier = vec![true; 3];
+        wire.run(1_500);
+        assert_eq!(wire.hearings(), [Well; 3]);
+    }
+
+    #[test]
+    fn who_is_alone_waits_for_nobody() {
+        let mut wire = Wire::new(2);
+        wire.speaks[1] = false;
+        wire.run(10_000);
+        wire.carrier[0] = false;
+        wire.run(1_000);
+        wire.carrier[0] = true;
+        wire.run(STEP_MS);
+        assert_eq!(wire.hearings()[0], Well);
+        // Nor for somebody who goes meanwhile.
+        wire.speaks[1] = true;
+        wire.run(5_000);
+        wire.judges[0].unplugged(0);
+        wire.open[0] = false;
+        wire.speaks[1] = false;
+        wire.run(STEP_MS);
+        assert_eq!(wire.hearings()[0], Well);
     }
 
     #[test]

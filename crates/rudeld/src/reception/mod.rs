@@ -199,14 +199,30 @@ impl Reception {
         unflooded.map(|ear| self.unflooded(ear)).chain(misfits).collect()
     }
 
+    /// An interface has lost its carrier.
+    pub fn unplugged(&mut self, interface: &str) {
+        for ear in 0..self.ears.len() {
+            if self.name(ear) == interface {
+                self.judge.unplugged(ear);
+            }
+        }
+    }
+
     /// Why an interface makes this node unhealthy.
     pub fn deafness(&self, interface: &str) -> Option<String> {
-        let deaf = (0..self.ears.len())
-            .filter(|ear| self.name(*ear) == interface && self.judge.hearing(*ear) == Hearing::Deaf);
-        let families: Vec<&str> = deaf.map(|ear| self.family_name(ear)).collect();
-        (!families.is_empty()).then(|| {
-            format!("deaf on {interface}: it hears no probe in {}, while others do", families.join(" and "))
-        })
+        let families = |hearing: Hearing| {
+            let such = (0..self.ears.len())
+                .filter(|ear| self.name(*ear) == interface && self.judge.hearing(*ear) == hearing);
+            such.map(|ear| self.family_name(ear)).collect::<Vec<_>>().join(" and ")
+        };
+        let (deaf, waiting) = (families(Hearing::Deaf), families(Hearing::Waiting));
+        if !deaf.is_empty() {
+            Some(format!("deaf on {interface}: it hears no probe in {deaf}, while others do"))
+        } else if !waiting.is_empty() {
+            Some(format!("{interface} was without a carrier, and has heard no probe in {waiting} since"))
+        } else {
+            None
+        }
     }
 
     fn deaf(&self, change: &Change) -> String {
@@ -246,15 +262,16 @@ impl Reception {
         self.ports.iter().find(|port| port.link.interface.name.as_str() == interface)
     }
 
-    /// News as events: what it is, and the words.
-    pub fn event(&self, news: &News) -> (EventKind, String) {
-        match news {
+    /// News as events: what it is, and the words; none for what a lost carrier has told already.
+    pub fn event(&self, news: &News) -> Option<(EventKind, String)> {
+        Some(match news {
             News::Hearing(change) => {
                 let (name, family) = (self.name(change.ear), self.family_name(change.ear));
                 match change.hearing {
                     Hearing::Deaf => (EventKind::Deaf, self.deaf(change)),
                     Hearing::Nobody => (EventKind::Unflooded, self.unflooded(change.ear)),
                     Hearing::Well => (EventKind::Hearing, format!("{name} hears {family} again")),
+                    Hearing::Waiting => return None,
                 }
             }
             News::Audit { interface, finding, coverage } => {
@@ -265,7 +282,7 @@ impl Reception {
                 );
                 (EventKind::Audit, format!("{name}: {words}"))
             }
-        }
+        })
     }
 
     /// Sends what is due and looks at what has come. Returns the news, and what the pulses should say if that is
