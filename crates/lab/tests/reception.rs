@@ -13,7 +13,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{audited, cluster, epochs, ms, root, say};
+use common::{audited, cluster, epochs, root, say};
 use rudel_lab::{Lab, Settings, status, wait_until};
 
 const ALL: [&str; 3] = ["n1", "n2", "n3"];
@@ -60,6 +60,12 @@ fn rudel_status(lab: &Lab, name: &str) -> (Option<i32>, String) {
     let output = command.env("NO_COLOR", "1").output().expect("it runs");
     let words = String::from_utf8_lossy(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
     (output.status.code(), words)
+}
+
+/// The cluster's packets that have come to a node.
+fn seen_by(lab: &Lab, name: &str) -> u64 {
+    let status = lab.node(name).status().expect("a status");
+    status.0["interfaces"][0]["packets"]["seen"].as_u64().expect("a count")
 }
 
 fn has_event(lab: &Lab, name: &str, kind: &str) -> bool {
@@ -128,7 +134,13 @@ fn a_switch_that_prunes_is_found_out_and_so_are_lost_packets() {
     assert!(named.0 == Some(3) && named.1.contains("n2 is not healthy: deaf on eth0"), "{named:?}");
     assert!(has_event(&lab, "n2", "deaf") && OTHERS.iter().all(|name| !is_deaf(&lab, name)));
     // Nothing gets lost while it is deaf.
-    let ((), tally) = audited(&mut lab, |_| std::thread::sleep(ms(500)));
+    let ((), tally) = audited(&mut lab, |lab| {
+        let wanted = seen_by(lab, "n1") + 512;
+        wait(lab, "two questions of each client", |lab| match seen_by(lab, "n1") {
+            seen if seen >= wanted => Ok(()),
+            seen => Err(format!("n1 has seen {seen} of {wanted} packets")),
+        });
+    });
     assert_eq!((tally.unanswered, &tally.repeated[..]), (0, &[][..]));
 
     set_router_port(&lab, "n2", true);
