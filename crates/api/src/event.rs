@@ -111,6 +111,67 @@ words! {
     }
 }
 
+/// How an event is to be looked at: its colour on screens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// Something is well again, or more than before.
+    Good,
+    /// Somebody wanted it so, or it was healed at once; worth a look.
+    Note,
+    /// Something is wrong.
+    Bad,
+    /// The way of things.
+    Plain,
+}
+
+impl EventKind {
+    /// How it is to be looked at, the same on all screens.
+    pub fn tone(self) -> Tone {
+        match self {
+            EventKind::Expired
+            | EventKind::Stalled
+            | EventKind::RestartFailed
+            | EventKind::LeftOut
+            | EventKind::Duplicate
+            | EventKind::Mismatch
+            | EventKind::Full
+            | EventKind::QuorumLost
+            | EventKind::Unhealthy
+            | EventKind::Deaf
+            | EventKind::Audit
+            | EventKind::Rejected
+            | EventKind::LinkDown
+            | EventKind::PortsExhausted
+            | EventKind::HookFailed
+            | EventKind::SyncRefused
+            | EventKind::Unflooded => Tone::Bad,
+            EventKind::Restarted
+            | EventKind::Left
+            | EventKind::Weight
+            | EventKind::Draining
+            | EventKind::Restored
+            | EventKind::SyncOverrun
+            | EventKind::SyncGap => Tone::Note,
+            EventKind::Joined
+            | EventKind::QuorumRegained
+            | EventKind::Healthy
+            | EventKind::Hearing
+            | EventKind::LinkUp => Tone::Good,
+            EventKind::Started
+            | EventKind::Stopped
+            | EventKind::State
+            | EventKind::View
+            | EventKind::Ordered
+            | EventKind::Gained
+            | EventKind::Resumed
+            | EventKind::Drained
+            | EventKind::Undrained
+            | EventKind::Reloaded
+            | EventKind::Unknown => Tone::Plain,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

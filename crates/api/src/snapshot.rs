@@ -185,6 +185,9 @@ pub struct Hook {
     pub runs: u64,
     /// Those of them that failed.
     pub failures: u64,
+    /// How long all of them took together, in milliseconds.
+    #[serde(default)]
+    pub run_ms: u64,
     /// Why it failed last, good since or not; null if it never did.
     pub last_error: Option<String>,
     /// When that was.
@@ -322,6 +325,22 @@ pub struct Interface {
     /// Packets that all nodes passed over packets seen: 1 is right, less a hole, more two owners.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coverage: Option<f64>,
+    /// What has been wrong with that for long enough to be told; an alarm tells it in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Misfit>,
+}
+
+words! {
+    /// How what all nodes passed does not add up to what was seen.
+    pub enum Misfit {
+        /// Packets that nobody passed.
+        Hole = "hole",
+        /// Packets that more than one node passed.
+        Double = "double",
+        /// Something that this version does not know.
+        #[serde(other)]
+        Unknown = "unknown",
+    }
 }
 
 /// Counters of the packet filter, in packets for the cluster MAC.
@@ -545,6 +564,7 @@ mod tests {
                 missed: 0,
                 runs: 3,
                 failures: 1,
+                run_ms: 90,
                 last_error: Some("/bin/notify: exit status 1".to_owned()),
                 last_error_at: None,
             });

@@ -18,6 +18,11 @@ impl Timestamp {
         SystemTime::now().into()
     }
 
+    /// Seconds since 1970, as metrics have it.
+    pub fn unix_seconds(self) -> f64 {
+        self.0.as_millisecond() as f64 / 1e3
+    }
+
     /// How long before `now` it was; zero if it lies ahead (a wall clock may be set back).
     pub fn age_at(self, now: Timestamp) -> Duration {
         let ms = now.0.as_millisecond() - self.0.as_millisecond();

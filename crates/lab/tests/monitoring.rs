@@ -227,3 +227,25 @@ fn alert_rules_hold() {
         assert!(checked.status.success(), "{checked:?}");
     }
 }
+
+#[test]
+fn the_dashboard_asks_what_prometheus_understands() {
+    let dashboard: Value =
+        serde_json::from_str(include_str!("../../../dist/grafana/rudel.json")).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets"));
+    let rules: Vec<Value> = targets
+        .map(|target| target["expr"].as_str().expect("an expression"))
+        // What Grafana puts in.
+        .map(|expression| expression.replace("$__rate_interval", "1m").replace("$cluster", "web"))
+        .enumerate()
+        .map(|(i, expression)| serde_json::json!({"record": format!("expression_{i}"), "expr": expression}))
+        .collect();
+    assert!(rules.len() > panels.len(), "{} expressions", rules.len());
+    // JSON is YAML.
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let text = serde_json::json!({"groups": [{"name": "dashboard", "rules": rules}]}).to_string();
+    std::fs::write(file.path(), text).expect("a file of rules");
+    let checked = promtool(&["check", "rules", file.path().to_str().expect("a path")], "");
+    assert!(checked.status.success(), "{checked:?}");
+}

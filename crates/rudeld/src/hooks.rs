@@ -148,6 +148,8 @@ struct Queue {
     told: u64,
     runs: u64,
     failures: u64,
+    /// How long all runs took together.
+    run_time: Duration,
     /// Why the last run failed; none if it did not.
     failed: Option<String>,
     /// The last failure ever.
@@ -228,6 +230,7 @@ impl Hooks {
             missed: queue.missed_ever,
             runs: queue.runs,
             failures: queue.failures,
+            run_ms: u64::try_from(queue.run_time.as_millis()).unwrap_or(u64::MAX),
             last_error: queue.last_failure.as_ref().map(|(_, error)| error.clone()),
             last_error_at: queue.last_failure.as_ref().map(|(at, _)| *at),
         })
@@ -286,8 +289,10 @@ impl<L: Fn() -> Level, F: Fn(String)> Runner<L, F> {
         let mut again: Option<(Event, u32)> = None;
         while let Some(task) = self.next(again.take()) {
             let attempt = task.attempt;
+            let begun = Instant::now();
             let result = self.tell(&task);
             let mut queue = self.shared.lock();
+            queue.run_time += begun.elapsed();
             queue.running = None;
             queue.runs += 1;
             let told = task.event.sequence.unwrap_or(0);

@@ -17,7 +17,7 @@ use rudel_proto::wire::NodeState;
 
 use crate::history::History;
 use crate::pulse::Report;
-use crate::reception::{Reception, judge::Hearing};
+use crate::reception::{Reception, audit::Finding, judge::Hearing};
 use crate::router::Router;
 
 /// What a snapshot is made of besides the pulse thread's report.
@@ -217,6 +217,10 @@ fn filter(context: &Context<'_>, report: &Report, interface: &Interface) -> api:
         deaf: context.reception.hearing(name) != Hearing::Well,
         hash: Some(interface.hash),
         coverage: context.reception.coverage(name),
+        audit: context.reception.finding(name).map(|finding| match finding {
+            Finding::Hole => api::Misfit::Hole,
+            Finding::Double => api::Misfit::Double,
+        }),
     }
 }
 

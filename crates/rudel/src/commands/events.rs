@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anstyle::Style;
 use rudel_api::control::{Client, ClientError};
-use rudel_api::event::{Event, EventKind};
+use rudel_api::event::{Event, EventKind, Tone};
 use serde_json::value::RawValue;
 
 use crate::Outcome;
@@ -173,24 +173,11 @@ fn line(event: &Event, width: usize) -> String {
 
 /// How an event looks: what somebody should look at, what takes a share, what is good again.
 pub(crate) fn style(kind: EventKind) -> Style {
-    match kind {
-        EventKind::Expired
-        | EventKind::Stalled
-        | EventKind::LeftOut
-        | EventKind::Duplicate
-        | EventKind::Mismatch
-        | EventKind::Full
-        | EventKind::Unhealthy
-        | EventKind::Deaf
-        | EventKind::Audit
-        | EventKind::Rejected
-        | EventKind::LinkDown
-        | EventKind::QuorumLost
-        | EventKind::HookFailed
-        | EventKind::Unflooded => BAD,
-        EventKind::Restarted | EventKind::Left | EventKind::Draining | EventKind::Weight => NOTE,
-        EventKind::Joined | EventKind::Healthy | EventKind::Hearing | EventKind::LinkUp => GOOD,
-        _ => PLAIN,
+    match kind.tone() {
+        Tone::Good => GOOD,
+        Tone::Note => NOTE,
+        Tone::Bad => BAD,
+        Tone::Plain => PLAIN,
     }
 }
 

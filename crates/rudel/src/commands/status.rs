@@ -380,6 +380,7 @@ mod tests {
             missed: 0,
             runs: 7,
             failures: 0,
+            run_ms: 0,
             last_error: None,
             last_error_at: None,
         };

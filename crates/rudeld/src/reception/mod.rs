@@ -189,6 +189,11 @@ impl Reception {
         self.port(interface)?.auditor.coverage()
     }
 
+    /// What has been the matter with that for long enough to be told.
+    pub fn finding(&self, interface: &str) -> Option<Finding> {
+        self.port(interface)?.auditor.finding()
+    }
+
     /// What is wrong with the network, in sentences.
     pub fn alarms(&self) -> Vec<String> {
         let unflooded = (0..self.ears.len()).filter(|ear| self.judge.hearing(*ear) == Hearing::Nobody);

@@ -11,7 +11,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
-use rudel_api::snapshot::{NodeState, Sync};
+use rudel_api::snapshot::{Hook, Misfit, NodeState, Sync};
 use rudel_datapath::Verdict;
 
 use super::Look;
@@ -102,6 +102,11 @@ impl Writer<'_> {
             }
         }
         Ok(())
+    }
+
+    fn seconds_counter(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
+        encoder.encode_counter(&value, None::<&NoExemplar>)
     }
 
     fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) -> fmt::Result {
@@ -287,14 +292,66 @@ impl Collector for Scrape {
             }),
         )?;
         w.gauges(
+            ("rudel_audit_finding", None),
+            "1 while packets have been without an owner (hole) or with more than one (double) for ten seconds, as this node's audit finds.",
+            snapshot.interfaces.iter().flat_map(|interface| {
+                [Misfit::Hole, Misfit::Double].map(|finding| {
+                    let labels =
+                        vec![("interface", interface.name.as_str()), ("finding", finding.as_str())];
+                    (labels, truth(interface.audit == Some(finding)))
+                })
+            }),
+        )?;
+        w.gauges(
             ("rudel_health_up", None),
             "1 while a health check of this node is good, rise and fall considered.",
             snapshot.health.iter().map(|check| (vec![("check", check.name.as_str())], truth(check.ok))),
         )?;
+        if let Some(nat) = &snapshot.nat {
+            w.counters(
+                ("rudel_nat_refused", None),
+                "Connections that found no free port towards their destination; each cost its first packet.",
+                [(vec![], nat.refused)],
+            )?;
+        }
+        if let Some(hook) = &snapshot.hook {
+            told_of_events(&mut w, hook)?;
+        }
         match &snapshot.sync {
             Some(sync) => shared_connections(&mut w, sync),
             None => Ok(()),
         }
+    }
+}
+
+/// Of the program that is told of events.
+fn told_of_events(w: &mut Writer<'_>, hook: &Hook) -> fmt::Result {
+    w.gauge(
+        "rudel_hook_up",
+        "1 while the last run of the program that is told of events was good.",
+        f64::from(u8::from(hook.ok)),
+    )?;
+    w.counters(
+        ("rudel_hook_runs", None),
+        "Runs of that program that have ended, by how.",
+        [("good", hook.runs.saturating_sub(hook.failures)), ("failed", hook.failures)]
+            .map(|(result, count)| (vec![("result", result)], count)),
+    )?;
+    w.seconds_counter("rudel_hook_run", "How long those runs took together.", hook.run_ms as f64 / 1e3)?;
+    w.gauge("rudel_hook_waiting", "Events that wait for that program.", hook.waiting as f64)?;
+    w.counters(
+        ("rudel_hook_missed", None),
+        "Events that it was not told of, because too many were waiting.",
+        [(vec![], hook.missed)],
+    )?;
+    // Why stands in the status and in the history: a text is no label.
+    match hook.last_error_at {
+        Some(at) => w.seconds(
+            "rudel_hook_last_failure_timestamp",
+            "When it failed last, as seconds since 1970; absent if it never did.",
+            at.unix_seconds(),
+        ),
+        None => Ok(()),
     }
 }
 

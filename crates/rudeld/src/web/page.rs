@@ -71,6 +71,8 @@ pub(super) async fn feed(viewer: Rc<Viewer>, sender: mpsc::Sender<Bytes>) {
 
 #[cfg(test)]
 mod tests {
+    use rudel_api::event::{EventKind, Tone};
+
     use super::*;
 
     #[test]
@@ -86,6 +88,20 @@ mod tests {
             // The name of a namespace is no address.
             let html = HTML.replace("http://www.w3.org/2000/svg", "");
             assert!(!html.contains(elsewhere), "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn events_look_as_on_the_other_screens() {
+        for (tone, name) in [(Tone::Bad, "bad"), (Tone::Note, "note"), (Tone::Good, "good")] {
+            let (_, rest) = inside("script").split_once(&format!("\n  {name}: [")).unwrap();
+            let (kinds, _) = rest.split_once(']').unwrap();
+            let mut kinds: Vec<&str> = kinds.split(',').map(|kind| kind.trim().trim_matches('"')).collect();
+            let all = EventKind::ALL.iter().filter(|kind| kind.tone() == tone);
+            let mut expected: Vec<&str> = all.map(|kind| kind.as_str()).collect();
+            kinds.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(kinds, expected, "{name}");
         }
     }
 

@@ -19,11 +19,14 @@ fn look() -> Look {
         "buckets": {"total": 256, "owned": 250, "keeping": 2, "connections": 7, "adopting": 5,
             "owners": std::iter::repeat_n(Some("n1"), 255).chain([None]).collect::<Vec<_>>()},
         "interfaces": [{"name": "eth0", "side": "service", "mac": "03:bf:c0:00:02:0a", "mode": "native", "addresses": ["192.0.2.10"],
-            "packets": {"seen": 3, "passed": 1, "ignored": 2, "fenced": 0, "malformed": 0}, "deaf": false, "coverage": 0.75}],
+            "packets": {"seen": 3, "passed": 1, "ignored": 2, "fenced": 0, "malformed": 0}, "deaf": false, "coverage": 0.75, "audit": "hole"}],
         "health": [{"name": "web", "ok": false, "since": "2026-01-01T00:00:00Z", "last_error": "</script><b>HTTP 500"}],
         "events": [],
         "sync": {"flows_own": 7, "flows_foreign": 9, "messages_sent": 5, "lag_us": 1500, "gaps_skipped": 2, "synced": true,
-            "peers": [{"name": "n2", "proven": true, "whole": true}]}
+            "peers": [{"name": "n2", "proven": true, "whole": true}]},
+        "nat": {"table": "inet rudel_web", "addresses": ["198.51.100.10"], "refused": 4},
+        "hook": {"program": "/bin/notify", "ok": false, "running": null, "waiting": 1, "missed": 2, "runs": 9, "failures": 3,
+            "run_ms": 4500, "last_error": "/bin/notify: exit status 1", "last_error_at": "2026-01-01T00:00:00.500Z"}
     });
     let mut counts = Counts { sent: 20, received: 40, ..Counts::default() };
     counts.rejected.insert("forged", 3);
@@ -121,7 +124,17 @@ fn metrics_have_the_promised_names_with_their_types_and_help() {
         "rudel_deaf{interface=\"eth0\"} 0.0",
         "rudel_coverage_ratio{interface=\"eth0\"} 0.75",
         "rudel_health_up{check=\"web\"} 0.0",
-        "rudel_troubles 3.0",
+        "rudel_audit_finding{interface=\"eth0\",finding=\"hole\"} 1.0",
+        "rudel_audit_finding{interface=\"eth0\",finding=\"double\"} 0.0",
+        "rudel_troubles 4.0",
+        "rudel_nat_refused_total 4",
+        "rudel_hook_up 0.0",
+        "rudel_hook_runs_total{result=\"good\"} 6",
+        "rudel_hook_runs_total{result=\"failed\"} 3",
+        "rudel_hook_run_seconds_total 4.5",
+        "rudel_hook_waiting 1.0",
+        "rudel_hook_missed_total 2",
+        "rudel_hook_last_failure_timestamp_seconds 1767225600.5",
         "rudel_sync_flows{owner=\"self\"} 7.0",
         "rudel_sync_flows{owner=\"others\"} 9.0",
         "rudel_sync_complete 1.0",
@@ -137,9 +150,11 @@ fn metrics_have_the_promised_names_with_their_types_and_help() {
     // What has no source is not there, rather than 0.
     let mut alone = look();
     alone.snapshot.interfaces[0].coverage = None;
-    alone.snapshot.sync = None;
+    (alone.snapshot.sync, alone.snapshot.nat, alone.snapshot.hook) = (None, None, None);
     let without = metrics::render(Arc::new(alone));
-    assert!(!without.contains("rudel_coverage_ratio{") && !without.contains("rudel_sync"), "{without}");
+    for absent in ["rudel_coverage_ratio{", "rudel_sync", "rudel_nat", "rudel_hook"] {
+        assert!(!without.contains(absent), "{absent}: {without}");
+    }
     let types = text.lines().filter(|line| line.starts_with("# TYPE ")).count();
     assert_eq!(text.lines().filter(|line| line.starts_with("# HELP ") && line.ends_with('.')).count(), types);
 }

@@ -48,6 +48,13 @@ pub(super) struct PulseRates {
     pub(super) received: f64,
 }
 
+/// Connections per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct SyncRates {
+    pub(super) told: f64,
+    pub(super) heard: f64,
+}
+
 pub(super) struct App {
     pub(super) snapshot: Option<Snapshot>,
     /// Why there is no newer snapshot, and since when.
@@ -55,6 +62,7 @@ pub(super) struct App {
     /// By interface; none before the second look.
     pub(super) rates: BTreeMap<String, Rates>,
     pub(super) pulse_rates: Option<PulseRates>,
+    pub(super) sync_rates: Option<SyncRates>,
     /// Packets per second on all interfaces, look by look.
     pub(super) curve: VecDeque<u64>,
     pub(super) every: Duration,
@@ -69,6 +77,8 @@ pub(super) struct App {
     /// Names in the order in which they came: a node keeps its letter and colour though others come and go.
     names: Vec<String>,
     looked: Option<Instant>,
+    /// What all names of nodes end with, from a dot on: it tells nobody apart.
+    domain: String,
 }
 
 impl App {
@@ -78,6 +88,7 @@ impl App {
             lost: None,
             rates: BTreeMap::new(),
             pulse_rates: None,
+            sync_rates: None,
             curve: VecDeque::new(),
             every,
             overlay: Overlay::None,
@@ -88,6 +99,7 @@ impl App {
             now: Instant::now(),
             names: Vec::new(),
             looked: None,
+            domain: String::new(),
         }
     }
 
@@ -107,6 +119,7 @@ impl App {
                     self.chosen = Some(snapshot.node.clone());
                 }
                 self.lost = None;
+                self.domain = common_domain(&snapshot.nodes);
                 self.snapshot = Some(snapshot);
             }
             Err(error) => {
@@ -116,7 +129,7 @@ impl App {
                 // What was counted meanwhile belongs to no second that was looked at.
                 self.looked = None;
                 self.rates.clear();
-                self.pulse_rates = None;
+                (self.pulse_rates, self.sync_rates) = (None, None);
             }
         }
     }
@@ -150,6 +163,12 @@ impl App {
                     received: rate(before.received, after.received)?,
                 })
             });
+        self.sync_rates = before.sync.as_ref().zip(snapshot.sync.as_ref()).and_then(|(before, after)| {
+            Some(SyncRates {
+                told: rate(before.records_sent, after.records_sent)?,
+                heard: rate(before.records_received, after.records_received)?,
+            })
+        });
         if !self.rates.is_empty() {
             self.curve.push_back(self.rates.values().map(|rates| rates.seen).sum::<f64>().round() as u64);
             if self.curve.len() > CURVE_MAX {
@@ -231,8 +250,23 @@ impl App {
         self.nodes().iter().position(|node| Some(&node.name) == self.chosen.as_ref()).unwrap_or(0)
     }
 
+    /// A node's name without what all names end with.
+    pub(super) fn short<'n>(&self, name: &'n str) -> &'n str {
+        name.strip_suffix(&self.domain).unwrap_or(name)
+    }
+
     /// A node's number: its letter and its colour.
     pub(super) fn number(&self, name: &str) -> usize {
         self.names.iter().position(|known| known == name).unwrap_or(0)
     }
+}
+
+/// The longest end that begins with a dot and is the same in all names; empty for one node, whose name is its own.
+fn common_domain(nodes: &[Node]) -> String {
+    let [first, others @ ..] = nodes else {
+        return String::new();
+    };
+    let is_common = |end: &&str| !others.is_empty() && others.iter().all(|node| node.name.ends_with(end));
+    let ends = first.name.match_indices('.').filter(|(at, _)| *at > 0).map(|(at, _)| &first.name[at..]);
+    ends.into_iter().find(is_common).unwrap_or_default().to_owned()
 }

@@ -6,6 +6,7 @@
 //!   ! trouble
 //!   ┌ Buckets ─ 16 x 16 ─┐ Nodes
 //!   │ A A B C …          │ Packets
+//!   │                    │ Shared connections (routers)
 //!   │                    │ Heartbeats
 //!   └────────────────────┘ curve
 //!   Events
@@ -33,6 +34,14 @@ const HEIGHT_MIN: u16 = 23;
 /// The map with its frame: two characters for a bucket, one of space beside.
 const MAP_WIDTH: u16 = 2 * 16 + 3;
 const MAP_HEIGHT: u16 = 16 + 2;
+/// What lies beside the map, with titles; the curve is not drawn lower.
+const SYNC_HEIGHT: u16 = 4;
+const HEARTBEATS_HEIGHT: u16 = 2;
+const CURVE_HEIGHT_MIN: u16 = 3;
+/// How much higher the curve becomes where there is room.
+const CURVE_GROWS_MAX: u16 = 6;
+/// So many lines of events, with the title, are worth more than a high curve or many nodes at a time.
+const EVENTS_HEIGHT_LEAST: u16 = 12;
 /// The letters of nodes. A cluster has at most 32.
 const LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef";
 /// Backgrounds of buckets by owner, and the foreground on them: the colours of Okabe and Ito, which people tell apart
@@ -106,15 +115,16 @@ pub(super) fn render(app: &App, now: Timestamp, frame: &mut Frame<'_>) {
     };
     let troubles = snapshot.troubles();
     if area.width < WIDTH_MIN || area.height < HEIGHT_MIN {
-        small(app, snapshot, &troubles, &paint, frame);
+        small(app, snapshot, &troubles, now, &paint, frame);
     } else {
-        let nodes = snapshot.nodes.len() as u16;
         // What is more than 24 lines goes to the events first, then to the troubles.
         let spare = area.height - HEIGHT_MIN;
         let trouble_lines = (troubles.len() as u16).clamp(1, 1 + spare / 4);
-        let wide = area.width >= 120;
-        let middle_min = MAP_HEIGHT.max(if wide { 2 + nodes.min(32) } else { 0 });
-        let middle = middle_min.min(area.height - 2 - trouble_lines - 3).max(MAP_HEIGHT);
+        let rows = area.height - 2 - trouble_lines;
+        let events = (snapshot.events.len() as u16 + 1).min(EVENTS_HEIGHT_LEAST);
+        // What few events leave, within reason, goes to the nodes and to the curve.
+        let wanted = side_height(snapshot).max(MAP_HEIGHT) + CURVE_GROWS_MAX;
+        let middle = wanted.min(rows.saturating_sub(events)).max(MAP_HEIGHT);
         let [head, trouble, middle, events, foot] = Layout::vertical([
             Constraint::Length(1),
             Constraint::Length(trouble_lines),
@@ -129,7 +139,7 @@ pub(super) fn render(app: &App, now: Timestamp, frame: &mut Frame<'_>) {
             Layout::horizontal([Constraint::Length(MAP_WIDTH), Constraint::Min(0)]).spacing(1).areas(middle);
         bucket_map(app, snapshot, &paint, frame, Rect { height: MAP_HEIGHT.min(map.height), ..map });
         side(app, snapshot, &paint, frame, right);
-        event_list(snapshot, now, &paint, frame, events);
+        event_list(app, snapshot, now, &paint, frame, events);
         footer(app, &paint, frame, foot);
     }
     match &app.overlay {
@@ -142,13 +152,13 @@ pub(super) fn render(app: &App, now: Timestamp, frame: &mut Frame<'_>) {
 fn headline(app: &App, snapshot: &Snapshot, paint: &Paint, frame: &mut Frame<'_>, area: Rect) {
     let buckets = &snapshot.buckets;
     let view = match &snapshot.view.coordinator {
-        Some(coordinator) => format!("view {} by {coordinator}", snapshot.view.epoch),
+        Some(coordinator) => format!("view {} by {}", snapshot.view.epoch, app.short(coordinator)),
         None => "no view yet".to_owned(),
     };
     let mut spans = vec![
         Span::styled(clean(&snapshot.cluster), BOLD),
         Span::raw(": "),
-        Span::styled(clean(&snapshot.node), BOLD),
+        Span::styled(clean(app.short(&snapshot.node)), BOLD),
         Span::raw(" is "),
         Span::styled(snapshot.state.as_str(), paint.state(snapshot.state)),
         Span::raw(match snapshot.serving {
@@ -236,23 +246,43 @@ fn bucket_map(app: &App, snapshot: &Snapshot, paint: &Paint, frame: &mut Frame<'
     frame.render_widget(Text::from(lines), inner);
 }
 
-/// Right of the map: nodes, packets, heartbeats.
+/// Right of the map: nodes, packets, shared connections, heartbeats, the curve.
 fn side(app: &App, snapshot: &Snapshot, paint: &Paint, frame: &mut Frame<'_>, area: Rect) {
-    let interfaces = snapshot.interfaces.len().max(1) as u16;
-    // Titles and headers are two lines each; the curve has three.
-    let below = 2 + interfaces.min(4) + 2 + 4;
-    let nodes_height = (snapshot.nodes.len() as u16 + 2).min(area.height.saturating_sub(below)).max(4);
-    let [nodes, packets, pulses, curve] = Layout::vertical([
+    let packets_height = packets_height(snapshot);
+    let sync_height = if snapshot.sync.is_some() { SYNC_HEIGHT } else { 0 };
+    // Nodes are worth more than the curve, and those that have no room can be scrolled to.
+    let room = area.height.saturating_sub(packets_height + sync_height + HEARTBEATS_HEIGHT);
+    let all = nodes_height(snapshot);
+    let nodes_height = if room >= all + CURVE_HEIGHT_MIN { all } else { room.min(all).max(4) };
+    let [nodes, packets, sync, pulses, curve] = Layout::vertical([
         Constraint::Length(nodes_height),
-        Constraint::Length(2 + interfaces.min(4)),
-        Constraint::Length(2),
+        Constraint::Length(packets_height),
+        Constraint::Length(sync_height),
+        Constraint::Length(HEARTBEATS_HEIGHT),
         Constraint::Min(0),
     ])
     .areas(area);
     node_list(app, snapshot, paint, frame, nodes);
     packet_list(app, snapshot, paint, frame, packets);
+    shared_connections(app, snapshot, paint, frame, sync);
     heartbeats(app, snapshot, frame, pulses);
     curve_of_packets(app, paint, frame, curve);
+}
+
+/// What everything beside the map wants.
+fn side_height(snapshot: &Snapshot) -> u16 {
+    let sync = if snapshot.sync.is_some() { SYNC_HEIGHT } else { 0 };
+    nodes_height(snapshot) + packets_height(snapshot) + sync + HEARTBEATS_HEIGHT + CURVE_HEIGHT_MIN
+}
+
+/// With title and header.
+fn nodes_height(snapshot: &Snapshot) -> u16 {
+    snapshot.nodes.len() as u16 + 2
+}
+
+/// With title and header; more than four interfaces are looked at with `rudel status`.
+fn packets_height(snapshot: &Snapshot) -> u16 {
+    (snapshot.interfaces.len() as u16).clamp(1, 4) + 2
 }
 
 fn titled<'a>(title: impl Into<Line<'a>>) -> Block<'a> {
@@ -273,7 +303,8 @@ fn node_list(app: &App, snapshot: &Snapshot, paint: &Paint, frame: &mut Frame<'_
     frame.render_widget(block, area);
     // Marker, letter, name, state, buckets, share, heard: what is left goes to the name.
     let fixed = 2 + 2 + 10 + 4 + 7 + 8;
-    let longest = snapshot.nodes.iter().map(|node| node.name.chars().count()).max().unwrap_or(0).max(4);
+    let names = snapshot.nodes.iter().map(|node| app.short(&node.name).chars().count());
+    let longest = names.max().unwrap_or(0).max(4);
     let name_width = longest.min(usize::from(inner.width).saturating_sub(fixed + 1)).max(4);
     let note_width = usize::from(inner.width).saturating_sub(fixed + name_width + 3);
     let mut lines = vec![Line::styled(
@@ -299,7 +330,7 @@ fn node_list(app: &App, snapshot: &Snapshot, paint: &Paint, frame: &mut Frame<'_
             Span::styled(letter(number).to_string(), paint.node(number)),
             Span::raw(" "),
             Span::styled(
-                format!("{:name_width$}", cut(&node.name, name_width)),
+                format!("{:name_width$}", cut(app.short(&node.name), name_width)),
                 if is_me { BOLD } else { Style::new() },
             ),
             Span::raw(" "),
@@ -360,16 +391,61 @@ fn packet_list(app: &App, snapshot: &Snapshot, paint: &Paint, frame: &mut Frame<
     frame.render_widget(Text::from(lines), inner);
 }
 
+/// What routers tell each other.
+fn shared_connections(app: &App, snapshot: &Snapshot, paint: &Paint, frame: &mut Frame<'_>, area: Rect) {
+    let Some(sync) = &snapshot.sync else {
+        return;
+    };
+    let block = titled(" Shared connections ");
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    let missing: Vec<&str> =
+        sync.peers.iter().filter(|peer| !peer.whole).map(|peer| peer.name.as_str()).collect();
+    let known = match (sync.synced, missing.is_empty()) {
+        (true, _) => Span::styled("all known", paint.good()),
+        (false, true) => Span::styled("not all known", paint.note()),
+        (false, false) => Span::styled(format!("not all of {}", clean(&missing.join(", "))), paint.note()),
+    };
+    let rates = app.sync_rates.map_or("told -/s, heard -/s".to_owned(), |rates| {
+        format!("told {}/s, heard {}/s", count(rates.told.round() as u64), count(rates.heard.round() as u64))
+    });
+    let part = |words: String, style: Option<Style>| Span::styled(words, style.unwrap_or_default());
+    let lines = vec![
+        Line::from(vec![
+            Span::raw(format!("  {} own, {} of others, ", count(sync.flows_own), count(sync.flows_foreign))),
+            known,
+        ]),
+        Line::raw(format!("  {rates}, behind {}", ms(sync.lag_us))),
+        Line::from(vec![
+            Span::raw(format!("  missed {}, ", count(sync.asked))),
+            part(
+                format!("for good {}", count(sync.gaps_skipped)),
+                (sync.gaps_skipped > 0).then(|| paint.note()),
+            ),
+            Span::raw(", "),
+            part(
+                format!("refused {}", count(sync.write_errors)),
+                (sync.write_errors > 0).then(|| paint.bad()),
+            ),
+        ]),
+    ];
+    frame.render_widget(Text::from(lines), inner);
+}
+
+/// Microseconds: `0.8 ms`, `12 ms`, `15 s`.
+fn ms(us: u64) -> String {
+    match us {
+        ..10_000 => format!("{}.{} ms", us / 1000, us % 1000 / 100),
+        _ => span(Duration::from_micros(us)),
+    }
+}
+
 fn heartbeats(app: &App, snapshot: &Snapshot, frame: &mut Frame<'_>, area: Rect) {
     let block = titled(" Heartbeats per second ");
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let Some(pulses) = &snapshot.pulses else {
         return;
-    };
-    let ms = |us: u64| match us {
-        ..10_000 => format!("{}.{} ms", us / 1000, us % 1000 / 100),
-        _ => span(Duration::from_micros(us)),
     };
     let rates = app
         .pulse_rates
@@ -397,13 +473,21 @@ fn curve_of_packets(app: &App, paint: &Paint, frame: &mut Frame<'_>, area: Rect)
     frame.render_widget(Sparkline::default().data(&data).style(style), inner);
 }
 
-fn event_list(snapshot: &Snapshot, now: Timestamp, paint: &Paint, frame: &mut Frame<'_>, area: Rect) {
+fn event_list(
+    app: &App,
+    snapshot: &Snapshot,
+    now: Timestamp,
+    paint: &Paint,
+    frame: &mut Frame<'_>,
+    area: Rect,
+) {
     let block = titled(" Last events ");
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let rows = usize::from(inner.height);
     let shown = &snapshot.events[snapshot.events.len().saturating_sub(rows)..];
-    let node_width = shown.iter().map(|event| event.node.chars().count()).max().unwrap_or(0).clamp(4, 16);
+    let node_width =
+        shown.iter().map(|event| app.short(&event.node).chars().count()).max().unwrap_or(0).clamp(4, 16);
     let kind_width = shown.iter().map(|event| event.kind.as_str().len()).max().unwrap_or(0);
     let lines: Vec<Line<'_>> = shown
         .iter()
@@ -412,7 +496,7 @@ fn event_list(snapshot: &Snapshot, now: Timestamp, paint: &Paint, frame: &mut Fr
             Line::from(vec![
                 Span::styled(format!("{:>10}  ", ago(event.at.age_at(now))), DIM),
                 Span::styled(format!("{:kind_width$} ", event.kind.as_str()), paint.event(event.kind)),
-                Span::styled(format!("{:node_width$} ", cut(&event.node, node_width)), BOLD),
+                Span::styled(format!("{:node_width$} ", cut(app.short(&event.node), node_width)), BOLD),
                 Span::raw(cut(&event.reason, room)),
             ])
         })
@@ -430,7 +514,7 @@ fn footer(app: &App, paint: &Paint, frame: &mut Frame<'_>, area: Rect) {
             Line::styled(cut(sentence, usize::from(area.width)), style)
         }
         (None, None) => {
-            let chosen = app.chosen.as_deref().unwrap_or("node");
+            let chosen = app.chosen.as_deref().map_or("node", |name| app.short(name));
             let key = |key| Span::styled(key, BOLD);
             Line::from(vec![
                 key("↑↓"),
@@ -449,12 +533,33 @@ fn footer(app: &App, paint: &Paint, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(line, area);
 }
 
-/// Where not everything fits: what matters most.
-fn small(app: &App, snapshot: &Snapshot, troubles: &[String], paint: &Paint, frame: &mut Frame<'_>) {
+/// Where not everything fits: what matters most, one below the other.
+fn small(
+    app: &App,
+    snapshot: &Snapshot,
+    troubles: &[String],
+    now: Timestamp,
+    paint: &Paint,
+    frame: &mut Frame<'_>,
+) {
     let area = frame.area();
-    let [head, trouble, nodes, foot] = Layout::vertical([
+    // What is left is for the nodes, then for the others in their order, each if it has room as a whole.
+    let mut left = area.height.saturating_sub(3 + nodes_height(snapshot));
+    let mut take = |height: u16| {
+        let given = if height <= left { height } else { 0 };
+        left -= given;
+        given
+    };
+    let packets = take(packets_height(snapshot));
+    let sync = take(if snapshot.sync.is_some() { SYNC_HEIGHT } else { 0 });
+    let beats = take(HEARTBEATS_HEIGHT);
+    let [head, trouble, nodes, packets, sync, beats, events, foot] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(1),
+        Constraint::Length(area.height.saturating_sub(3).min(nodes_height(snapshot))),
+        Constraint::Length(packets),
+        Constraint::Length(sync),
+        Constraint::Length(beats),
         Constraint::Min(0),
         Constraint::Length(1),
     ])
@@ -462,9 +567,21 @@ fn small(app: &App, snapshot: &Snapshot, troubles: &[String], paint: &Paint, fra
     headline(app, snapshot, paint, frame, head);
     trouble_list(troubles, paint, frame, trouble);
     node_list(app, snapshot, paint, frame, nodes);
+    if packets.height > 0 {
+        packet_list(app, snapshot, paint, frame, packets);
+    }
+    if sync.height > 0 {
+        shared_connections(app, snapshot, paint, frame, sync);
+    }
+    if beats.height > 0 {
+        heartbeats(app, snapshot, frame, beats);
+    }
+    if events.height > 1 {
+        event_list(app, snapshot, now, paint, frame, events);
+    }
     match app.outcome.is_none() && app.lost.is_none() {
         true => {
-            let text = format!("more is shown in {WIDTH_MIN} x {HEIGHT_MIN}; ? help, q quit");
+            let text = format!("the map needs {WIDTH_MIN} x {HEIGHT_MIN}; ? help, q quit");
             frame.render_widget(Line::styled(text, DIM), foot);
         }
         false => footer(app, paint, frame, foot),
@@ -485,7 +602,10 @@ for the cluster; PASSED: those of this node's own.
 FENCED: its own, but its lease had lapsed.
 Late: how late a timer of the heartbeats fired, the
 worst within seconds; a good part of the time-out
-makes a node look dead.";
+makes a node look dead.
+Routers: missed words of others are asked for again;
+for good: all was asked for anew; refused: this
+kernel took no more connections of others.";
     over(frame, " rudel top ", Text::raw(text), 54);
 }
 
@@ -551,7 +671,7 @@ mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
     use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-    use rudel_api::snapshot::Pulses;
+    use rudel_api::snapshot::{Pulses, Sync, SyncPeer};
 
     use super::super::app::{Order, Wish};
     use super::*;
@@ -573,6 +693,40 @@ mod tests {
         snapshot
     }
 
+    /// Three routers that share their connections.
+    fn routers() -> Snapshot {
+        let mut snapshot = healthy();
+        snapshot.cluster = "edge".into();
+        let mut outside = snapshot.interfaces[0].clone();
+        snapshot.interfaces[0].side = rudel_api::config::Side::Inside;
+        (outside.name, outside.side) = ("eth1".into(), rudel_api::config::Side::Outside);
+        snapshot.interfaces.push(outside);
+        let peer = |name: &str| SyncPeer { name: name.into(), proven: true, whole: true };
+        snapshot.sync = Some(Sync {
+            flows_own: 33_412,
+            flows_foreign: 66_190,
+            records_sent: 1_000_000,
+            records_received: 2_000_000,
+            asked: 12,
+            lag_us: 800,
+            synced: true,
+            peers: vec![peer("n2"), peer("n3")],
+            ..Sync::default()
+        });
+        snapshot
+    }
+
+    /// As many nodes as a cluster may have, with long names.
+    fn crowd() -> Snapshot {
+        let mut crowd = healthy();
+        let model = crowd.nodes[0].clone();
+        let name = |n: usize| format!("firewall-{n}.datacenter-2.example.org");
+        crowd.nodes = (0..32).map(|n| Node { name: name(n), buckets: 8, ..model.clone() }).collect();
+        (crowd.node, crowd.buckets.owned) = (name(0), 8);
+        crowd.buckets.owners = (0..256).map(|bucket| Some(name(bucket / 8))).collect();
+        crowd
+    }
+
     /// An app that has looked a hundred times, once a second, at a cluster whose traffic swings.
     fn app(snapshot: &Snapshot, colours: bool) -> (App, Instant) {
         let mut app = App::new(Duration::from_secs(1), colours);
@@ -587,6 +741,10 @@ mod tests {
                 interface.packets.passed += seen / 3;
             }
             (pulses.sent, pulses.received) = (pulses.sent + 20, pulses.received + 40);
+            if let Some(sync) = &mut snapshot.sync {
+                (sync.records_sent, sync.records_received) =
+                    (sync.records_sent + 1_234, sync.records_received + 2_468);
+            }
             snapshot.pulses = Some(pulses.clone());
             app.handle_look(Ok(snapshot.clone()), now);
             now += Duration::from_secs(1);
@@ -643,6 +801,29 @@ mod tests {
         press(&mut troubled, KeyCode::Esc, now);
         press(&mut troubled, KeyCode::Char('?'), now);
         hold("top-help-80x24.txt", &text(&troubled, 80, 24));
+    }
+
+    #[test]
+    fn screens_of_routers_and_of_few_and_many_nodes_are_as_they_were_looked_at() {
+        let (calm, _) = app(&routers(), true);
+        hold("top-router-80x24.txt", &text(&calm, 80, 24));
+        hold("top-router-160x50.txt", &text(&calm, 160, 50));
+        hold("top-router-small-50x40.txt", &text(&calm, 50, 40));
+        let mut joins = routers();
+        let sync = joins.sync.as_mut().expect("it shares");
+        (sync.synced, sync.peers[1].whole, sync.gaps_skipped, sync.write_errors) = (false, false, 2, 250);
+        (sync.lag_us, joins.interfaces[1].deaf) = (350_000, true);
+        let (joins, _) = app(&joins, true);
+        hold("top-router-troubled-80x24.txt", &text(&joins, 80, 24));
+        let mut pair = healthy();
+        pair.nodes.truncate(2);
+        pair.buckets.owned = 128;
+        pair.buckets.owners = (0..256).map(|b| Some(pair.nodes[b / 128].name.clone())).collect();
+        pair.nodes.iter_mut().for_each(|node| node.buckets = 128);
+        hold("top-pair-80x24.txt", &text(&app(&pair, true).0, 80, 24));
+        let (crowd, _) = app(&crowd(), true);
+        hold("top-crowd-80x24.txt", &text(&crowd, 80, 24));
+        hold("top-crowd-160x50.txt", &text(&crowd, 160, 50));
     }
 
     #[test]
