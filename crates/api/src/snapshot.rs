@@ -35,6 +35,9 @@ pub struct Snapshot {
     /// How many daemons were there before it in this run: each took its predecessor's place without a gap.
     #[serde(default)]
     pub restarts: u32,
+    /// Its process. Another one after a restart, however that went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
     /// What it is about.
     pub state: NodeState,
     /// Whether it passes packets: the lease holds and at least one bucket is owned.
@@ -346,7 +349,7 @@ words! {
 /// Counters of the packet filter, in packets for the cluster MAC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packets {
-    /// All of them.
+    /// Those of flows, each of which exactly one node has to pass: passed, ignored, fenced and left.
     pub seen: u64,
     /// Handed to this host's stack.
     pub passed: u64,
@@ -354,6 +357,9 @@ pub struct Packets {
     pub ignored: u64,
     /// This node's, but its lease had lapsed.
     pub fenced: u64,
+    /// In buckets of this node: of connections that their former owner keeps until they end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<u64>,
     /// Without a flow that could be read.
     pub malformed: u64,
     /// On a router, fragments whose first one was not seen. None elsewhere.

@@ -30,7 +30,8 @@ impl Host {
         self.path("rudel.sock")
     }
 
-    /// Answers on the socket as this function does, for as long as the test runs.
+    /// Answers on the socket as this function does, for as long as the test runs. An empty answer closes the connection, as
+    /// a daemon does that ends.
     fn answer(&self, answer: impl Fn(Result<Request, Failure>) -> String + Send + 'static) {
         let listener = UnixListener::bind(self.socket()).unwrap();
         std::thread::spawn(move || {
@@ -39,6 +40,9 @@ impl Host {
                 let mut line = String::new();
                 while stream.read_line(&mut line).unwrap() > 0 {
                     let answer = answer(Request::from_line(&line));
+                    if answer.is_empty() {
+                        break;
+                    }
                     stream.get_mut().write_all(answer.as_bytes()).unwrap();
                     line.clear();
                 }
@@ -443,6 +447,57 @@ fn a_drain_is_waited_for_line_by_line_in_a_pipe() {
     );
     assert!(!text.contains('\x1b') && !text.contains('\r'), "{text:?}");
     assert_eq!(text.lines().count(), 2, "quiet: {text}");
+}
+
+#[test]
+fn a_drain_is_waited_for_over_a_restart_of_the_daemon() {
+    let host = Host::new();
+    let looks = std::sync::atomic::AtomicUsize::new(0);
+    host.answer(move |request| {
+        let mut snapshot = healthy();
+        let look = looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let response = match request {
+            Ok(Request::Drain { node }) => ordered(&snapshot, node),
+            Ok(Request::Status) if look == 2 || look == 3 => return String::new(),
+            Ok(Request::Status) => {
+                let n1 = &mut snapshot.nodes[0];
+                (n1.state, n1.buckets, n1.settled) = (NodeState::Draining, 0, Some(true));
+                n1.keeping = Some(if look < 5 { 3 } else { 0 });
+                Response::Status(Box::new(snapshot))
+            }
+            _ => Response::Error(Failure::new("no", "none")),
+        };
+        response.to_line()
+    });
+    let output = host.ask(&["drain", "--wait"]);
+    assert_eq!(code(&output), 0, "{output:?}");
+    assert!(stdout(&output).contains("n1 has drained after "), "{output:?}");
+}
+
+#[test]
+fn a_restart_that_had_to_join_anew_says_so() {
+    let host = Host::new();
+    let restarted = std::sync::atomic::AtomicBool::new(false);
+    host.answer(move |request| {
+        let mut snapshot = healthy();
+        snapshot.restarts = 0;
+        let response = match request {
+            Ok(Request::Status) => {
+                // Its history is on the disk: the next daemon tells of the same events.
+                snapshot.pid = Some(if restarted.load(std::sync::atomic::Ordering::Relaxed) { 8 } else { 7 });
+                Response::Status(Box::new(snapshot))
+            }
+            Ok(Request::Restart) => {
+                restarted.store(true, std::sync::atomic::Ordering::Relaxed);
+                ordered(&snapshot, None)
+            }
+            _ => Response::Error(Failure::new("no", "none")),
+        };
+        response.to_line()
+    });
+    let output = host.ask(&["restart"]);
+    assert_eq!(code(&output), 0, "{output:?}");
+    assert!(stdout(&output).contains("could not go on where the former daemon ended"), "{output:?}");
 }
 
 #[test]

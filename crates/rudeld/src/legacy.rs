@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use rudel_datapath::{BucketState, BucketTable, LeaseUntil};
+use rudel_datapath::{BucketState, BucketTable, LeaseUntil, MEMO_BYTES_MAX};
 use rudel_proto::bucket::BucketSet;
 use rudel_proto::machine::{Inheritance, Memo};
 use rudel_proto::{Config, Time};
@@ -34,9 +34,11 @@ pub struct Legacy {
     pub memo: Memo,
 }
 
-/// As it is left. `memo` is as the protocol gives it; empty if there is nothing to go on with.
+/// As it is left. `memo` is as the protocol gives it; empty if there is nothing to go on with. So is what has no room in the
+/// kernel: a node without a successor is better than none.
 pub fn encode(household: &[u8], memo: &[u8]) -> Vec<u8> {
-    let Some(len) = u16::try_from(household.len()).ok().filter(|_| !memo.is_empty()) else {
+    let fits = 2 + household.len() + memo.len() <= MEMO_BYTES_MAX;
+    let Some(len) = u16::try_from(household.len()).ok().filter(|_| fits && !memo.is_empty()) else {
         return Vec::new();
     };
     [&len.to_be_bytes(), household, memo].concat()
@@ -138,7 +140,7 @@ mod tests {
     #[test]
     fn what_was_left_is_read_and_anything_else_is_refused_with_a_reason() {
         let bytes = encode(&household().to_bytes(), &memo());
-        assert!(bytes.len() < rudel_datapath::MEMO_BYTES_MAX);
+        assert!(bytes.len() < MEMO_BYTES_MAX);
         let legacy = Legacy::decode(&bytes).unwrap();
         assert_eq!(legacy.household, household());
         assert_eq!(encode(&household().to_bytes(), &[]), b"", "nothing to go on with");
@@ -151,6 +153,19 @@ mod tests {
         older[0] = 1;
         let refusal = Legacy::decode(&encode(&household().to_bytes(), &older)).unwrap_err();
         assert!(refusal.ends_with("a memo of another version"), "{refusal}");
+    }
+
+    #[test]
+    fn what_a_daemon_may_have_to_leave_has_room_and_more_is_not_left() {
+        let checks = (0..32).map(|i| (format!("{i:0>63}"), true)).collect();
+        let links = vec!["interface-of-15".to_owned(); 8];
+        let group = "[ff02::ffff:ffff:ffff:ffff]:65535".to_owned();
+        let largest = Household { restarts: u32::MAX, group, links, checks };
+        // What the protocol leaves is a view, which has room in a datagram, and up to 64 runs twice over.
+        let memo = vec![0; rudel_proto::seal::DATAGRAM_LEN_MAX + 64 * 16 + 64 * 24 + 100];
+        let bytes = encode(&largest.to_bytes(), &memo);
+        assert!(!bytes.is_empty() && bytes.len() <= MEMO_BYTES_MAX, "{} bytes", bytes.len());
+        assert_eq!(encode(&largest.to_bytes(), &[0; MEMO_BYTES_MAX]), b"");
     }
 
     #[test]

@@ -33,6 +33,7 @@ const HEALTH_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
 const HEALTH_INTERVAL_MIN: Duration = Duration::from_millis(100);
 const HEALTH_TIMEOUT_DEFAULT: Duration = Duration::from_millis(500);
 const HEALTH_TIMEOUT_MIN: Duration = Duration::from_millis(10);
+const HEALTH_CHECKS_MAX: usize = 32;
 const HEALTH_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 const HEALTH_COUNT_DEFAULT: u16 = 2;
 const HEALTH_COUNT_MAX: u16 = 100;
@@ -366,6 +367,13 @@ fn check_macs(
 
 fn read_health<'a>(reader: &Reader<'a>, document: &DeTable<'a>) -> Option<Vec<Health>> {
     let sections = reader.repeated_table(document, "health");
+    if let Some(section) = sections.get(HEALTH_CHECKS_MAX) {
+        let message =
+            format!("there are {} health checks, and at most {HEALTH_CHECKS_MAX} can be", sections.len());
+        reader.report(
+            reader.problem(section.span(), message).advise("put several into one program, with exec"),
+        );
+    }
     let checks: Vec<Option<Health>> =
         sections.iter().map(|section| read_health_check(reader, section)).collect();
     for (i, check) in checks.iter().enumerate() {

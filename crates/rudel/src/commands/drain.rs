@@ -56,7 +56,7 @@ pub(crate) fn run(target: &Target, args: &Args) -> Result<Outcome, Failure> {
         return report(&args.subject, told, &text);
     }
     let begin = Instant::now();
-    let left = wait(&mut client, &ordered, args.subject.json)?;
+    let left = wait(target, client, &ordered, args.subject.json)?;
     let waited = begin.elapsed();
     let told = Told {
         drained: Some(left == 0),
@@ -82,12 +82,32 @@ pub(crate) fn run(target: &Target, args: &Args) -> Result<Outcome, Failure> {
 }
 
 /// Waits for the end of the drain; how many connections were cut off by it.
-fn wait(client: &mut Client, ordered: &Ordered, quiet: bool) -> Result<u32, Failure> {
+fn wait(target: &Target, client: Client, ordered: &Ordered, quiet: bool) -> Result<u32, Failure> {
     let node = ordered.node.as_str();
     let mut screen = Screen::new(quiet);
     let mut all_well = Instant::now();
+    let mut client = Some(client);
     loop {
-        let snapshot = client.status()?;
+        // The daemon may be restarted meanwhile: the drain goes on, and its successor tells of it.
+        let connection = match client.take() {
+            Some(connection) => Ok(connection),
+            None => target.connect(),
+        };
+        let answer = connection.and_then(|mut open| Ok((open.status()?, open)));
+        let snapshot = match answer {
+            Ok((snapshot, open)) => {
+                client = Some(open);
+                snapshot
+            }
+            Err(_) if all_well.elapsed() < PATIENCE => {
+                std::thread::sleep(LOOK_EVERY);
+                continue;
+            }
+            Err(failure) => {
+                screen.clear()?;
+                return Err(failure);
+            }
+        };
         match look(&snapshot, node) {
             Sight::Done { cut_off } => {
                 screen.clear()?;

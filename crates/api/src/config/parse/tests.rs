@@ -343,6 +343,10 @@ fn nothing_is_given_twice() {
         problem(ROUTER, "name = \"up\"", "name = \"web\""),
         "43:8 health check web is given twice | give each check its own name"
     );
+    let many: String = (0..33).map(|i| format!("[[health]]\nname = \"c{i}\"\nlink = \"eth0\"\n")).collect();
+    assert!(added(&many).ends_with(
+        "there are 33 health checks, and at most 32 can be | put several into one program, with exec"
+    ));
     assert!(
         problems("[cluster]\nname = \"a\"\nname = \"b\"\n")[0]
             .starts_with("3:1 this is not TOML: duplicate key")
