@@ -44,6 +44,7 @@ const JUDGE: &str = "machine/judge.rs";
 const COORDINATE: &str = "machine/coordinate.rs";
 const RESUME: &str = "machine/resume.rs";
 const NODE: &str = "node.rs";
+const ORDERS: &str = "machine/orders.rs";
 const FITNESS: &str = "machine/fitness.rs";
 
 /// All of them.
@@ -496,5 +497,12 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         &[(COORDINATE, "|| is_deaf && members", "|| is_deaf && self.me != self.me && members")],
         "r6_who_does_not_hear_the_coordinator_is_told_by_the_first_whom_it_hears",
         Death::Story("two_who_coordinate_and_do_not_hear_each_other_agree_in_the_end"),
+    ),
+    mutation(
+        "orders-numbered-anew",
+        "R10: the orders of a successor have the numbers of its predecessor's",
+        &[(ORDERS, "get_or_insert(self.sequence + 1)", "get_or_insert(1)")],
+        "r10_a_successors_orders_are_not_taken_for_its_predecessors",
+        Death::Unseen("no world has an administrator who orders anything of another node"),
     ),
 ];

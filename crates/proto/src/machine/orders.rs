@@ -35,7 +35,6 @@ pub enum Outcome {
 /// The orders of this node to others.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Orders {
-    number: u64,
     pending: Vec<Pending>,
 }
 
@@ -43,7 +42,8 @@ pub(super) struct Orders {
 struct Pending {
     ticket: u64,
     to: Identity,
-    number: u64,
+    /// That of the datagram that it went out in first: no other order of this run has it, also none of a successor (R10).
+    number: Option<u64>,
     task: Task,
     /// When it is to be sent again, and given up; none while an earlier order to the same node waits.
     sending: Option<Sending>,
@@ -62,7 +62,6 @@ impl Orders {
     }
 
     pub(super) fn fingerprint<H: Hasher>(&self, origin: &Origin<'_>, state: &mut H) {
-        self.number.hash(state);
         for order in &self.pending {
             (order.to, order.number, order.task).hash(state);
             for at in order.sending.iter().flat_map(|sending| [sending.next, sending.until]) {
@@ -98,9 +97,7 @@ impl Machine {
             self.actions.push_back(Action::Ordered { ticket, outcome: Outcome::TooMany });
             return;
         }
-        self.orders.number += 1;
-        let number = self.orders.number;
-        self.orders.pending.push(Pending { ticket, to, number, task, sending: None });
+        self.orders.pending.push(Pending { ticket, to, number: None, task, sending: None });
     }
 
     /// Sends what is due, and gives up what has waited for 2 T and an interval for each member.
@@ -134,7 +131,8 @@ impl Machine {
             if now >= sending.next {
                 sending.next = (now + self.config.interval).min(sending.until);
                 if let Some(echo) = echo {
-                    let Pending { to, number, task, .. } = *order;
+                    let Pending { to, task, .. } = *order;
+                    let number = *order.number.get_or_insert(self.sequence + 1);
                     self.send(Message::Order(Order { to, number, echo, task }));
                 }
             }
@@ -177,9 +175,8 @@ impl Machine {
     /// An order of this node has been carried out.
     pub(super) fn handle_done(&mut self, sender: &Sender, done: Done) {
         let from = Identity { id: sender.id, incarnation: sender.incarnation };
-        let mine = |order: &Pending| {
-            done.to == self.me && order.sending.is_some() && order.to == from && order.number == done.number
-        };
+        let mine =
+            |order: &Pending| done.to == self.me && order.to == from && order.number == Some(done.number);
         if let Some(index) = self.orders.pending.iter().position(mine) {
             let ticket = self.orders.pending.remove(index).ticket;
             self.actions.push_back(Action::Ordered { ticket, outcome: Outcome::Done });

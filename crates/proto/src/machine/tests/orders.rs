@@ -180,13 +180,14 @@ fn an_order_is_repeated_each_interval_until_it_is_done() {
     let mut f = Fixture::member_of(&["a", ME]);
     assert_eq!(f.command(tell("a", 70, DRAIN)), []);
     let first = orders(&f).pop().expect("sent at once");
-    assert_eq!((first.to, first.number, first.task), (identity("a"), 1, DRAIN));
+    assert_eq!((first.to, first.number, first.task), (identity("a"), f.machine.last_sequence(), DRAIN));
     f.run(3 * INTERVAL, &["a"]);
     let again = orders(&f);
     assert_eq!(again.len(), 3);
-    assert!(again.iter().all(|order| (order.to, order.number, order.task) == (first.to, 1, DRAIN)));
+    assert!(again.iter().all(|order| (order.to, order.number) == (first.to, first.number)));
+    assert!(again.iter().all(|order| order.task == DRAIN));
     assert_ne!(again[2].echo, first.echo, "the echo is of the latest pulse");
-    assert_eq!(hear_done(&mut f, "a", 1), [outcome(70, Outcome::Done)]);
+    assert_eq!(hear_done(&mut f, "a", first.number), [outcome(70, Outcome::Done)]);
     f.run(3 * INTERVAL, &["a"]);
     assert_eq!(orders(&f), []);
 }
@@ -195,10 +196,11 @@ fn an_order_is_repeated_each_interval_until_it_is_done() {
 fn an_order_that_is_not_answered_is_given_up_after_2_t_and_an_interval_for_each_member() {
     let mut f = Fixture::member_of(&["a", ME]);
     f.command(tell("a", 1, DRAIN));
+    let number = orders(&f)[0].number;
     let patience = 2 * TIMEOUT + 2 * INTERVAL;
     assert_eq!(f.run(patience - INTERVAL, &["a"]), []);
     assert_eq!(f.run(INTERVAL, &["a"]), [outcome(1, Outcome::NoAnswer)]);
-    assert_eq!(hear_done(&mut f, "a", 1), [], "too late: who asked has been answered");
+    assert_eq!(hear_done(&mut f, "a", number), [], "too late: who asked has been answered");
 }
 
 #[test]
@@ -225,14 +227,17 @@ fn an_order_ends_with_the_run_that_it_is_for() {
 fn orders_for_one_node_go_out_one_after_the_other_and_for_two_side_by_side() {
     let mut f = Fixture::member_of(&["a", "b", ME]);
     f.command(tell("a", 1, DRAIN));
+    let of_a = orders(&f)[0].number;
     f.command(tell("a", 2, Task::Weight(5)));
     assert_eq!(orders(&f), []);
     f.command(tell("b", 3, DRAIN));
     assert_eq!(orders(&f).len(), 1);
-    assert_eq!(hear_done(&mut f, "b", 3), [outcome(3, Outcome::Done)]);
-    assert_eq!(hear_done(&mut f, "a", 2), [], "not this one's turn");
-    assert_eq!(hear_done(&mut f, "b", 1), [], "not b's");
-    assert_eq!(hear_done(&mut f, "a", 1), [outcome(1, Outcome::Done)]);
+    let of_b = orders(&f)[0].number;
+    assert!(of_b > of_a);
+    assert_eq!(hear_done(&mut f, "b", of_b), [outcome(3, Outcome::Done)]);
+    assert_eq!(hear_done(&mut f, "a", of_b), [], "not a's");
+    assert_eq!(hear_done(&mut f, "b", of_a), [], "not b's");
+    assert_eq!(hear_done(&mut f, "a", of_a), [outcome(1, Outcome::Done)]);
     assert_eq!(orders(&f).pop().expect("the next at once").task, Task::Weight(5));
 }
 

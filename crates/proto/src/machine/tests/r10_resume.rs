@@ -12,7 +12,7 @@ use crate::machine::{Action, Command, Inheritance, Machine, Memo, NUMBERS_RESERV
 use crate::node::{Node, Output};
 use crate::seal::{ClusterKey, Keys, Opener};
 use crate::time::Time;
-use crate::wire::{Message, NodeState};
+use crate::wire::{Message, NodeState, Task};
 
 /// What a machine leaves when its daemon dies now.
 fn left_by(machine: &Machine) -> Inheritance {
@@ -97,6 +97,26 @@ fn r10_what_the_view_does_not_give_is_given_up_and_kept() {
     let mut f = Fixture::member_of(&["a", ME]);
     let left = Inheritance { owned: BucketSet::EMPTY, ..left_by(&f.machine) };
     assert_eq!(f.succeed_to(10, left).unwrap(), [Action::Own(BucketSet::EMPTY), resumed(0, 0)]);
+}
+
+#[test]
+fn r10_a_successors_orders_are_not_taken_for_its_predecessors() {
+    // Whom it orders remembers the number of the predecessor's last order: it is the same run.
+    let order = |ticket, task| Command::Order { ticket, node: "a".into(), task };
+    let numbers = |f: &Fixture| -> Vec<u64> {
+        let number = |action: &Action| match action {
+            Action::Send { message: Message::Order(order), .. } => Some(order.number),
+            _ => None,
+        };
+        f.log.iter().filter_map(number).collect()
+    };
+    let mut f = Fixture::member_of(&["a", ME]);
+    f.command(order(1, Task::Drain(true)));
+    let before = numbers(&f);
+    f.succeed(50);
+    f.run(2 * TIMEOUT, &["a"]);
+    f.command(order(1, Task::Drain(false)));
+    assert!(numbers(&f)[0] > before[0], "{:?} after {before:?}", numbers(&f));
 }
 
 #[test]
