@@ -505,4 +505,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "r10_a_successors_orders_are_not_taken_for_its_predecessors",
         Death::Unseen("no world has an administrator who orders anything of another node"),
     ),
+    mutation(
+        "good-byes-end-former-runs",
+        "R9: the good-bye of a later run ends the present one",
+        &[(JUDGE, "*incarnation == identity.incarnation", "*incarnation >= identity.incarnation")],
+        "r9_a_relayed_good_bye_of_a_later_run_ends_no_living_one",
+        Death::Unseen(
+            "in no world does a node lose the number of its run and meet a recording of a later one",
+        ),
+    ),
 ];

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::peer::{Contact, Peer};
 use super::{Action, BODIES_MAX, Machine, Phase, Twin};
 use crate::event::Event;
-use crate::id::{Identity, ViewId};
+use crate::id::{Identity, Incarnation, ViewId};
 use crate::seal::{Rejection, Sender};
 use crate::time::Time;
 use crate::view::View;
@@ -73,13 +73,8 @@ impl Machine {
         if echo.is_some_and(|entry| entry.proven) {
             peer.acknowledged = peer.acknowledged.max(Some(sent));
         }
-        for entry in pulse.heard.iter().filter(|entry| entry.gone) {
-            let known =
-                self.gone.get(&entry.identity.id).is_some_and(|(inc, _)| *inc >= entry.identity.incarnation);
-            if !known && entry.identity != me {
-                self.gone.insert(entry.identity.id, (entry.identity.incarnation, now));
-            }
-        }
+        let gone = pulse.heard.iter().filter(|entry| entry.gone && entry.identity != me);
+        let gone: Vec<Identity> = gone.map(|entry| entry.identity).collect();
         self.promise = self.promise.max(pulse.promise).max(pulse.adopted);
         pulse.heard.sort_unstable_by_key(|entry| entry.identity.id);
         let examination = pulse.checkup.called.max(pulse.checkup.answered);
@@ -87,9 +82,20 @@ impl Machine {
             peer.complaint = None;
         }
         peer.word = Some(pulse);
+        gone.into_iter().for_each(|identity| self.hear_of_good_bye(now, identity));
         self.hear_of_examination(examination);
         self.move_lease(now);
         Ok(())
+    }
+
+    /// R9: a peer repeats a good-bye. One is remembered of each node: that of the run that it is known in, else the latest.
+    fn hear_of_good_bye(&mut self, now: Time, identity: Identity) {
+        let known_in = self.peers.get(&identity.id).map(|peer| peer.identity.incarnation);
+        let matters = |incarnation| (Some(incarnation) == known_in, incarnation);
+        let is_news = |(known, _): &(Incarnation, Time)| matters(identity.incarnation) > matters(*known);
+        if self.gone.get(&identity.id).is_none_or(is_news) {
+            self.gone.insert(identity.id, (identity.incarnation, now));
+        }
     }
 
     /// Makes sure that `sender` is the peer that it says it is, in its latest run. False: perhaps, but as long as that

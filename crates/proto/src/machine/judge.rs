@@ -14,9 +14,9 @@ impl Machine {
         self.is_gone(identity) || self.is_succeeded(identity) || self.is_expired(now, identity)
     }
 
-    /// R9: it said good-bye, to us or to a peer that repeats it.
+    /// R9: it said good-bye in this very run, to us or to a peer that repeats it. That of a later run may be a recording.
     pub(super) fn is_gone(&self, identity: Identity) -> bool {
-        self.gone.get(&identity.id).is_some_and(|(incarnation, _)| *incarnation >= identity.incarnation)
+        self.gone.get(&identity.id).is_some_and(|(incarnation, _)| *incarnation == identity.incarnation)
     }
 
     /// R5: a higher incarnation, once it is proved alive, expires the lower one at once, since a starting daemon takes

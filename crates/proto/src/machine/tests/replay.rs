@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use super::fixture::*;
 use super::wire::Wire;
-use crate::id::{ClusterName, Incarnation, ViewId};
+use crate::id::{ClusterName, Identity, Incarnation, ViewId};
 use crate::node::{Node, Output};
 use crate::seal::{ClusterKey, Keys};
 use crate::time::Time;
-use crate::wire::{Message, NodeState};
+use crate::wire::{Heard, Message, NodeState};
 
 #[test]
 fn r5_recordings_of_a_dead_node_change_nothing() {
@@ -213,6 +213,27 @@ fn r5_a_recorded_good_bye_of_a_later_run_ends_no_living_one() {
     deaf(&mut pulse);
     let _ = f.receive(&sender, Message::Pulse(pulse));
     assert_eq!(f.views(), []);
+}
+
+#[test]
+fn r9_a_relayed_good_bye_of_a_later_run_ends_no_living_one() {
+    // z has just started, and met a recording of x before x itself: what it repeats, it says itself, and now.
+    let mut f = Fixture::member_of(&[ME, "x", "z"]);
+    let recorded = Identity { id: id("x"), incarnation: Incarnation(50) };
+    f.hear("z", |pulse| {
+        pulse.heard.retain(|entry| entry.identity.id != id("x"));
+        pulse.heard.push(Heard { identity: recorded, proven: false, gone: true, ..entry("x", 0, 0) });
+    });
+    assert_eq!(f.views(), []);
+    f.run(2 * TIMEOUT, &["x", "z"]);
+    assert_eq!(f.machine.view().map(|view| view.id.epoch), Some(1));
+    // Its own is not hidden by the recorded one.
+    f.hear("z", |pulse| {
+        for entry in pulse.heard.iter_mut().filter(|entry| entry.identity.id == id("x")) {
+            (entry.proven, entry.gone) = (false, true);
+        }
+    });
+    assert_eq!(f.views().len(), 1);
 }
 
 #[test]
