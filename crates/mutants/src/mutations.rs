@@ -514,4 +514,11 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "in no world does a node lose the number of its run and meet a recording of a later one",
         ),
     ),
+    mutation(
+        "recordings-keep-fenced",
+        "R5: a fenced node waits for as long as somebody repeats what the other machine said",
+        &[(HEAR, "if is_proved { Some(now) } else { proved_before }", "Some(now).or(proved_before)")],
+        "r5_recordings_of_the_other_machine_keep_nobody_fenced",
+        Death::Unseen("in no world do two machines have one name"),
+    ),
 ];

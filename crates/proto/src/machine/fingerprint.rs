@@ -231,6 +231,7 @@ impl Machine {
         self.twin.is_some().hash(state);
         if let Some(twin) = &self.twin {
             (twin.identity, origin.instant(twin.contact.at), twin.reported).hash(state);
+            origin.maybe(twin.proved_at, state);
             origin.number(twin.identity, twin.contact.sequence as u32, state);
         }
     }

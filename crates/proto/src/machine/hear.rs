@@ -182,8 +182,11 @@ impl Machine {
             .any(|entry| entry.identity == self.me && self.sent_at(now, entry.sequence).is_some());
         let contact = Contact { sequence: sender.sequence, at: now };
         let reported = self.twin.as_ref().is_some_and(|twin| twin.reported && twin.identity == identity);
-        self.twin = Some(Twin { identity, contact, reported });
-        if !echoed || pulse.gone {
+        let proved_before = self.twin.as_ref().and_then(|twin| twin.proved_at);
+        let is_proved = echoed && !pulse.gone;
+        let proved_at = if is_proved { Some(now) } else { proved_before };
+        self.twin = Some(Twin { identity, contact, proved_at, reported });
+        if !is_proved {
             return Ok(());
         }
         // Proved alive. The newcomer yields; of two that are in a view, the earlier run.

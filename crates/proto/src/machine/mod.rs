@@ -175,7 +175,10 @@ enum Phase {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Twin {
     identity: Identity,
+    /// What was heard last in its name, and is answered: perhaps a recording.
     contact: Contact,
+    /// When it was last proved alive.
+    proved_at: Option<Time>,
     reported: bool,
 }
 
@@ -550,10 +553,9 @@ impl Machine {
             _ => None,
         };
         self.timers.set(Timer::Leave, leave);
-        let recover = match (self.stalled_at, &self.twin) {
-            (Some(at), _) => ahead(at + timeout),
-            (None, Some(twin)) if self.phase == Phase::Fenced => ahead(twin.contact.at + timeout * 4),
-            _ => None,
+        let recover = match self.stalled_at {
+            Some(at) => ahead(at + timeout),
+            None => self.fenced_until().and_then(ahead),
         };
         self.timers.set(Timer::Recover, recover);
         self.timers.set(Timer::Order, self.orders.next());

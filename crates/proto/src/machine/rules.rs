@@ -49,14 +49,10 @@ impl Machine {
     /// R8: a starting node listens for T, joins at once if it heard somebody, and forms a view of its own only if
     /// it heard nobody.
     pub(super) fn start(&mut self, now: Time) {
-        if self.phase == Phase::Fenced {
-            let quiet =
-                self.twin.as_ref().is_none_or(|twin| now >= twin.contact.at + self.config.timeout * 4);
-            if quiet {
-                self.twin = None;
-                self.listen_since = now;
-                self.enter(Phase::Listening, "the other machine with this node's name is silent");
-            }
+        if self.phase == Phase::Fenced && self.fenced_until().is_none_or(|until| now >= until) {
+            self.twin = None;
+            self.listen_since = now;
+            self.enter(Phase::Listening, "the other machine with this node's name is silent");
         }
         if self.phase != Phase::Listening {
             return;
@@ -70,6 +66,12 @@ impl Machine {
                 self.enter(Phase::Joining, "heard nodes that do not answer yet");
             }
         }
+    }
+
+    /// R5: a fenced node takes no part until the other machine has not been proved alive for 4 T.
+    pub(super) fn fenced_until(&self) -> Option<Time> {
+        let twin = self.twin.as_ref().filter(|_| self.phase == Phase::Fenced)?;
+        Some(twin.proved_at? + self.config.timeout * 4)
     }
 
     /// R1: a peer in full contact is settled in a higher view that does not name this node: the others went on.

@@ -131,6 +131,26 @@ fn r5_a_fenced_node_listens_again_when_its_twin_is_silent() {
 }
 
 #[test]
+fn r5_recordings_of_the_other_machine_keep_nobody_fenced() {
+    let mut f = Fixture::new(1);
+    let _ = hear_twin(&mut f, ME, 5, NodeState::Active);
+    let (sender, mut recorded) = twin(&mut f, ME, 5, NodeState::Active);
+    deaf(&mut recorded);
+    let mut run = |f: &mut Fixture, millis| {
+        for _ in 0..millis / INTERVAL {
+            assert_eq!(f.receive(&sender, Message::Pulse(recorded.clone())).0, Ok(()));
+            f.pass(INTERVAL);
+        }
+    };
+    run(&mut f, 4 * TIMEOUT - INTERVAL);
+    assert_eq!(f.machine.state(), NodeState::Fenced);
+    run(&mut f, INTERVAL);
+    assert_eq!(f.machine.state(), NodeState::Listening);
+    run(&mut f, TIMEOUT);
+    assert_eq!(f.machine.state(), NodeState::Active);
+}
+
+#[test]
 fn r5_third_nodes_reject_the_second_machine() {
     let mut f = Fixture::member_of(&[ME, "x"]);
     for state in [NodeState::Listening, NodeState::Fenced, NodeState::Active] {
