@@ -521,4 +521,11 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "r5_recordings_of_the_other_machine_keep_nobody_fenced",
         Death::Unseen("in no world do two machines have one name"),
     ),
+    mutation(
+        "good-byes-are-always-new",
+        "R5: a good-bye that a peer repeats is remembered as if it had been said just then",
+        &[(HEAR, "(identity.incarnation, at)", "(identity.incarnation, now)")],
+        "r9_a_good_bye_is_forgotten_by_all",
+        Death::Unseen("it costs room in pulses, and changes nothing else"),
+    ),
 ];

@@ -162,7 +162,7 @@ pub struct Heard {
     pub identity: Identity,
     /// The low 32 bits of the number of its last pulse.
     pub sequence: u32,
-    /// How long ago that came, in microseconds (saturating at 71 minutes).
+    /// How long ago that came, or the good-bye was said, in microseconds (saturating at 71 minutes).
     pub age_us: u32,
     /// Whether that pulse echoed a pulse of the reporter's own: only then does the age prove life.
     pub proven: bool,

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::peer::{Contact, Peer};
-use super::{Action, BODIES_MAX, Machine, Phase, Twin};
+use super::{Action, BODIES_MAX, MEMORY_TIMEOUTS, Machine, Phase, Twin};
 use crate::event::Event;
 use crate::id::{Identity, Incarnation, ViewId};
 use crate::seal::{Rejection, Sender};
@@ -74,7 +75,8 @@ impl Machine {
             peer.acknowledged = peer.acknowledged.max(Some(sent));
         }
         let gone = pulse.heard.iter().filter(|entry| entry.gone && entry.identity != me);
-        let gone: Vec<Identity> = gone.map(|entry| entry.identity).collect();
+        let gone: Vec<(Identity, Time)> =
+            gone.map(|entry| (entry.identity, now - Duration::from_micros(entry.age_us.into()))).collect();
         self.promise = self.promise.max(pulse.promise).max(pulse.adopted);
         pulse.heard.sort_unstable_by_key(|entry| entry.identity.id);
         let examination = pulse.checkup.called.max(pulse.checkup.answered);
@@ -82,19 +84,24 @@ impl Machine {
             peer.complaint = None;
         }
         peer.word = Some(pulse);
-        gone.into_iter().for_each(|identity| self.hear_of_good_bye(now, identity));
+        gone.into_iter().for_each(|(identity, at)| self.hear_of_good_bye(now, identity, at));
         self.hear_of_examination(examination);
         self.move_lease(now);
         Ok(())
     }
 
-    /// R9: a peer repeats a good-bye. One is remembered of each node: that of the run that it is known in, else the latest.
-    fn hear_of_good_bye(&mut self, now: Time, identity: Identity) {
+    /// R9: a peer repeats a good-bye that was said `at`. One is remembered of each node: that of the run that it is known
+    /// in, else the latest.
+    fn hear_of_good_bye(&mut self, now: Time, identity: Identity, at: Time) {
+        // Nobody forgets at the same moment as the others: who learned anew what it has just forgotten would remind them.
+        if now.since(at) >= self.config.timeout * (MEMORY_TIMEOUTS - 1) {
+            return;
+        }
         let known_in = self.peers.get(&identity.id).map(|peer| peer.identity.incarnation);
         let matters = |incarnation| (Some(incarnation) == known_in, incarnation);
         let is_news = |(known, _): &(Incarnation, Time)| matters(identity.incarnation) > matters(*known);
         if self.gone.get(&identity.id).is_none_or(is_news) {
-            self.gone.insert(identity.id, (identity.incarnation, now));
+            self.gone.insert(identity.id, (identity.incarnation, at));
         }
     }
 

@@ -235,7 +235,7 @@ pub struct Machine {
     bodies: BTreeMap<ViewId, Arc<View>>,
 
     peers: BTreeMap<NodeId, Peer>,
-    /// Who said good-bye, in which run, and when that was last heard of.
+    /// Who said good-bye, in which run, and when.
     gone: BTreeMap<NodeId, (Incarnation, Time)>,
     twin: Option<Twin>,
     windows: BTreeMap<Identity, ReplayWindow>,

@@ -7,6 +7,7 @@ use crate::time::Time;
 use crate::wire::{Complaint, Heard, Pulse};
 
 use super::drains::Drain;
+use super::say::age_us;
 
 /// A datagram's number and when it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +91,7 @@ impl Peer {
         Some(Heard {
             identity: self.identity,
             sequence: contact.sequence as u32,
-            age_us: u32::try_from(now.since(contact.at).as_micros()).unwrap_or(u32::MAX),
+            age_us: age_us(now.since(contact.at)),
             proven: is_proven,
             gone: false,
         })

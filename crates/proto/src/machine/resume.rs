@@ -50,7 +50,7 @@ pub struct Memo {
     pub promise: ViewId,
     /// Who may own something by a former view.
     pub debts: Vec<Identity>,
-    /// Who has said good-bye, and when that was last heard of.
+    /// Who has said good-bye, and when.
     pub gone: Vec<(Identity, Time)>,
 }
 

@@ -1,5 +1,7 @@
 //! What goes out: pulses, ownership, and the history that people read.
 
+use std::time::Duration;
+
 use super::{Action, Machine, Phase, Said};
 use crate::bucket::BucketSet;
 use crate::event::Event;
@@ -168,7 +170,7 @@ impl Machine {
 
     pub(super) fn heard_table(&self, now: Time) -> Vec<Heard> {
         let mut table: Vec<Heard> =
-            self.gone.iter().map(|(id, (incarnation, _))| gone_entry(*id, *incarnation)).collect();
+            self.gone.iter().map(|(id, (run, at))| gone_entry(*id, *run, now.since(*at))).collect();
         let entries = self
             .peers
             .values()
@@ -183,7 +185,7 @@ impl Machine {
             table.push(Heard {
                 identity: twin.identity,
                 sequence: twin.contact.sequence as u32,
-                age_us: u32::try_from(now.since(twin.contact.at).as_micros()).unwrap_or(u32::MAX),
+                age_us: age_us(now.since(twin.contact.at)),
                 proven: false,
                 gone: false,
             });
@@ -201,6 +203,13 @@ impl Machine {
     }
 }
 
-fn gone_entry(id: NodeId, incarnation: Incarnation) -> Heard {
-    Heard { identity: Identity { id, incarnation }, sequence: 0, age_us: 0, proven: false, gone: true }
+/// R9: says a good-bye again, and how long ago it was said first.
+fn gone_entry(id: NodeId, incarnation: Incarnation, ago: Duration) -> Heard {
+    let identity = Identity { id, incarnation };
+    Heard { identity, sequence: 0, age_us: age_us(ago), proven: false, gone: true }
+}
+
+/// An age as heard tables tell it.
+pub(super) fn age_us(age: Duration) -> u32 {
+    u32::try_from(age.as_micros()).unwrap_or(u32::MAX)
 }

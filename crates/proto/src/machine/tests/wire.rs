@@ -207,6 +207,28 @@ fn r5_a_restarted_node_is_a_member_again_within_two_intervals() {
 }
 
 #[test]
+fn r9_a_good_bye_is_forgotten_by_all() {
+    // Who comes later learns of it later, and says how old it is.
+    let mut wire = Wire::settled(3);
+    wire.command(2, Command::Leave);
+    wire.run(10 * TIMEOUT);
+    wire.start("n03", RUN);
+    wire.run(10 * TIMEOUT);
+    let tells = |wire: &mut Wire| {
+        wire.sent.clear();
+        wire.run(INTERVAL);
+        let gone = |message: &Message| match message {
+            Message::Pulse(pulse) => pulse.heard.iter().filter(|entry| entry.gone).count(),
+            _ => 0,
+        };
+        wire.sent.iter().map(|(.., message)| gone(message)).sum::<usize>()
+    };
+    assert_eq!(tells(&mut wire), 3, "all three repeat it");
+    wire.run(45 * TIMEOUT);
+    assert_eq!(tells(&mut wire), 0);
+}
+
+#[test]
 fn r9_a_node_that_leaves_hands_over_without_a_gap() {
     let mut wire = Wire::settled(3);
     wire.command(1, Command::Leave);
