@@ -93,7 +93,9 @@ impl Place {
     /// A number for this run, higher than that of every run before, and stored before it is used.
     ///
     /// Seconds of the wall clock in the upper bits, chance in the lower: if both the file and the right time are lost,
-    /// a number is still not used twice. Peers teach a node that came back with a lower one (R5).
+    /// a number is still not used twice. Peers teach a node that came back with a lower one (R5). Where the clock is behind
+    /// what is stored, chance is there none the less: an older file, as a power cut or a snapshot may bring it back, must
+    /// not lead to the number that it has led to before.
     pub fn next_incarnation(&self) -> Result<Incarnation, StoreError> {
         let stored = match fs::read_to_string(&self.incarnation_path) {
             Ok(text) => text.trim().parse::<u64>().unwrap_or_else(|_| {
@@ -107,24 +109,17 @@ impl Place {
         let mut chance = [0; 4];
         rustix::rand::getrandom(&mut chance[1..], rustix::rand::GetRandomFlags::empty())
             .map_err(|error| io_error("read", Path::new("the random number generator"), error.into()))?;
-        let incarnation = Incarnation(
-            (stored + 1).max(seconds << Incarnation::CHANCE_BITS | u64::from(u32::from_be_bytes(chance))),
-        );
+        let fresh = Incarnation(seconds << Incarnation::CHANCE_BITS | u64::from(u32::from_be_bytes(chance)));
+        let stored = Incarnation(stored);
+        // Where there is no higher number, a lower one that was never used is let in when the last run is silent (R5).
+        let incarnation = if fresh > stored { fresh } else { fresh.after(stored).unwrap_or(fresh) };
         self.store_incarnation(incarnation)?;
         Ok(incarnation)
     }
 
     /// Stores the number of the present run, so that the next gets a higher one.
     pub fn store_incarnation(&self, incarnation: Incarnation) -> Result<(), StoreError> {
-        let path = &self.incarnation_path;
-        let temporary = path.with_extension("incarnation.new");
-        let write = || {
-            let mut file = File::create(&temporary)?;
-            writeln!(file, "{}", incarnation.0)?;
-            file.sync_all()?;
-            fs::rename(&temporary, path)
-        };
-        write().map_err(|source| io_error("write", path, source))
+        replace(&self.incarnation_path, format!("{}\n", incarnation.0).as_bytes())
     }
 
     fn file_name(&self) -> String {
@@ -174,6 +169,22 @@ impl Drop for Place {
     }
 }
 
+/// Writes a file that is there whole or as it was, whatever happens meanwhile; and when this returns, it is there after a
+/// power cut, too.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        // The new name is in the directory, which is written when the kernel likes.
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    };
+    write().map_err(|source| io_error("write", path, source))
+}
+
 fn io_error(action: &'static str, path: &Path, source: io::Error) -> StoreError {
     StoreError::Io { action, path: path.into(), source }
 }
@@ -215,8 +226,17 @@ mod tests {
         let second = place.next_incarnation().unwrap();
         assert!(second > first);
         // Learned from the peers, far ahead of the clock.
-        place.store_incarnation(Incarnation(u64::MAX - 9)).unwrap();
-        assert_eq!(place.next_incarnation().unwrap(), Incarnation(u64::MAX - 8));
+        let ahead = Incarnation(1 << 60);
+        place.store_incarnation(ahead).unwrap();
+        let third = place.next_incarnation().unwrap();
+        assert!(third > ahead);
+        // A power cut has brought the file back as it was before.
+        place.store_incarnation(ahead).unwrap();
+        let again = place.next_incarnation().unwrap();
+        assert!(again > ahead && again != third, "{again:?} after {third:?}");
+        // No number is higher.
+        place.store_incarnation(Incarnation(u64::MAX)).unwrap();
+        assert_ne!(place.next_incarnation().unwrap(), Incarnation(u64::MAX));
         fs::write(dir.path().join("web-n1.incarnation"), "rubbish").unwrap();
         assert!(place.next_incarnation().unwrap() > Incarnation(1 << 40));
     }
