@@ -41,9 +41,11 @@ pub trait Datapath {
     /// the kernel has it as a whole before it replaces what was there.
     fn write_memo(&mut self, memo: &[u8]) -> Result<()>;
 
-    /// Makes this node silent at once: the lease first, then every bucket.
+    /// Makes this node silent at once, and leaves nothing to go on with: the lease first, then every bucket, then the
+    /// memo. Who begins anew on these maps would give a successor its own lease beside the memo of somebody else.
     fn clear(&mut self) -> Result<()> {
         self.write_lease(LeaseUntil::LAPSED)?;
-        self.write_table(&BucketTable::IGNORED)
+        self.write_table(&BucketTable::IGNORED)?;
+        self.write_memo(&[])
     }
 }

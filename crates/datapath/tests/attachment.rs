@@ -442,6 +442,20 @@ fn slots_run_out_and_come_back() {
 }
 
 #[test]
+fn who_begins_anew_leaves_no_memo_of_somebody_else() {
+    require_bpf!("who_begins_anew_leaves_no_memo_of_somebody_else");
+    let bpffs = Bpffs::new();
+    let mut xdp = Xdp::open(bpffs.options()).expect("open");
+    xdp.write_memo(b"n1, incarnation 7").expect("write_memo");
+    drop(xdp); // as a daemon that dies
+    let mut next = Xdp::open(bpffs.options()).expect("open");
+    next.clear().expect("clear");
+    next.write_lease(lease(Duration::from_secs(10))).expect("write_lease");
+    drop(next); // before it has anything to go on with
+    assert_eq!(Xdp::open(bpffs.options()).expect("open").read_memo().expect("read_memo"), b"");
+}
+
+#[test]
 fn a_memo_that_does_not_fit() {
     require_bpf!("a_memo_that_does_not_fit");
     let bpffs = Bpffs::new();
