@@ -9,7 +9,7 @@
 
 #include <linux/types.h>
 
-#define ABI_VERSION 4
+#define ABI_VERSION 5
 
 /* Hash classes of flows. One byte of table for each; the bucket is the top byte of a 32-bit hash. */
 #define BUCKET_COUNT 256
@@ -177,7 +177,7 @@ _Static_assert(sizeof(struct probe_key) == 16, "mirrored in src/abi.rs");
 
 struct probe_value {
 	__u64 count;
-	__u64 last_ns;     /* CLOCK_MONOTONIC */
+	__u64 last_ns;     /* CLOCK_BOOTTIME */
 	__u64 incarnation; /* the last one's, host order; these three may be of two probes that come at once */
 	__u64 number;      /* the last one's, host order */
 	__u64 proof;       /* the last one's, host order */
@@ -192,7 +192,7 @@ _Static_assert(sizeof(struct bucket_table) == 256, "mirrored in src/abi.rs");
 
 /* Map "lease": a single entry. Owned buckets are passed while the clock is below it. */
 struct lease {
-	__u64 until_ns; /* CLOCK_MONOTONIC; 0 = lapsed */
+	__u64 until_ns; /* CLOCK_BOOTTIME; 0 = lapsed */
 };
 _Static_assert(sizeof(struct lease) == 8, "mirrored in src/abi.rs");
 

@@ -77,7 +77,7 @@ static __always_inline int take_probe(const struct cursor *at, __u32 ip_bytes, _
 		return PARSED;
 
 	key.sender = bpf_be64_to_cpu(probe->sender);
-	heard.last_ns = bpf_ktime_get_ns();
+	heard.last_ns = bpf_ktime_get_boot_ns();
 	heard.incarnation = bpf_be64_to_cpu(probe->incarnation);
 	heard.number = bpf_be64_to_cpu(probe->number);
 	heard.proof = bpf_be64_to_cpu(probe->proof);
@@ -152,14 +152,15 @@ static __always_inline __u32 bucket_of(struct flow *flow)
 
 /*
  * The exact clock, although the coarse one costs a third of it: that one lags by two ticks on a busy machine, and by
- * however long a hypervisor keeps the CPU that moves it. A lease cannot allow for that.
+ * however long a hypervisor keeps the CPU that moves it. A lease cannot allow for that. And the one that goes on while
+ * the machine is suspended: others do not wait.
  */
 static __always_inline bool is_leased(void)
 {
 	const __u32 only = 0;
 	const volatile struct lease *held = bpf_map_lookup_elem(&lease, &only);
 
-	return held && bpf_ktime_get_ns() < held->until_ns;
+	return held && bpf_ktime_get_boot_ns() < held->until_ns;
 }
 
 /* Connections have a socket at their keeper to be known by. What a router forwards has none. */

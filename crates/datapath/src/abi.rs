@@ -7,7 +7,7 @@ use std::mem::{offset_of, size_of};
 use crate::counters::ProbeCount;
 
 /// Raised whenever a map that a predecessor may have pinned would mean something else than before.
-pub(crate) const ABI_VERSION: u32 = 4;
+pub(crate) const ABI_VERSION: u32 = 5;
 /// Interfaces of one node that can carry the filter.
 pub(crate) const SLOT_COUNT: usize = 16;
 /// Verdicts of the filter, in the order of [`crate::Verdict`].
@@ -105,7 +105,7 @@ impl ProbeValue {
 pub(crate) type BucketTableBytes = [u8; 256];
 const _: () = assert!(size_of::<BucketTableBytes>() == 256);
 
-/// `CLOCK_MONOTONIC`, ns.
+/// `CLOCK_BOOTTIME`, ns.
 pub(crate) type Lease = u64;
 const _: () = assert!(size_of::<Lease>() == 8);
 

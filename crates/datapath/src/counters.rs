@@ -140,7 +140,7 @@ pub struct ProbeCount {
     pub family: u32,
     /// How many, since the interface got its filter.
     pub count: u64,
-    /// When the last one came: nanoseconds of `CLOCK_MONOTONIC`.
+    /// When the last one came: nanoseconds of `CLOCK_BOOTTIME`.
     pub last_ns: u64,
     /// The last one's; see [`crate::probe::Probe`].
     pub incarnation: u64,

@@ -121,7 +121,7 @@ impl std::fmt::Debug for BucketTable {
     }
 }
 
-/// The instant from which the filter passes nothing more, in nanoseconds of `CLOCK_MONOTONIC`.
+/// The instant from which the filter passes nothing more, in nanoseconds of `CLOCK_BOOTTIME`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseUntil(u64);
 
@@ -129,12 +129,12 @@ impl LeaseUntil {
     /// A lease that does not hold at any time.
     pub const LAPSED: Self = Self(0);
 
-    /// `ns` of `CLOCK_MONOTONIC`; 0 is [`Self::LAPSED`].
+    /// `ns` of `CLOCK_BOOTTIME`; 0 is [`Self::LAPSED`].
     pub const fn from_nanos(ns: u64) -> Self {
         Self(ns)
     }
 
-    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    /// Nanoseconds of `CLOCK_BOOTTIME`.
     pub const fn as_nanos(self) -> u64 {
         self.0
     }

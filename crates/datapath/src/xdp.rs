@@ -744,6 +744,19 @@ mod tests {
     }
 
     #[test]
+    fn the_filter_asks_only_the_clock_that_goes_on_in_suspend() {
+        // On a machine that was never suspended all clocks of the kernel read the same, so look at what is called: an
+        // instruction of eight bytes with the helper's number (linux/bpf.h).
+        let calls = |helper: i32| {
+            let call = [&[0x85, 0, 0, 0], helper.to_ne_bytes().as_slice()].concat();
+            OBJECT.chunks_exact(8).filter(|instruction| **instruction == *call).count()
+        };
+        let (ktime_get_ns, ktime_get_boot_ns, ktime_get_coarse_ns) = (5, 125, 160);
+        assert!(calls(ktime_get_boot_ns) >= 2, "for the lease, and for probes");
+        assert_eq!((calls(ktime_get_ns), calls(ktime_get_coarse_ns)), (0, 0));
+    }
+
+    #[test]
     fn a_long_interface_name_is_cut_not_refused() {
         let slot = abi::Slot { ifindex: 1, name: slot_name("a-name-of-many-bytes") };
         assert_eq!(name_of(&slot), "a-name-of-many-");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// An instant on the node's own monotonic clock, in nanoseconds since an arbitrary origin.
 ///
-/// Instants of two nodes are never compared: only durations travel. The daemon takes `CLOCK_MONOTONIC`, the
+/// Instants of two nodes are never compared: only durations travel. The daemon takes `CLOCK_BOOTTIME`, the
 /// clock that the lease in the kernel is checked against; a simulation makes it up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);

@@ -122,7 +122,7 @@ pub(crate) fn lease(duration: Duration) -> LeaseUntil {
 }
 
 pub(crate) fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
+    let now = clock_gettime(ClockId::Boottime);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
