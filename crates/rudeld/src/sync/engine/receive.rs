@@ -40,7 +40,7 @@ pub(super) struct Peer {
     heard_at: Time,
     /// What it claims.
     owned: BucketSet,
-    /// The transfer that is under way: its number, its round, what the peer claimed at its beginning.
+    /// The transfer that is under way: its number, its round, what the peer has claimed since its beginning.
     transfer: Option<(u32, u32, BucketSet)>,
     /// It has told all of its connections, and no word was lost since.
     whole: bool,
@@ -295,6 +295,10 @@ impl Engine {
                     if let Some(peer) = self.peers.get_mut(&from) {
                         let gained = owned - peer.owned;
                         peer.owned = owned;
+                        if let Some((.., claimed)) = &mut peer.transfer {
+                            // A bucket that went is passed over, even if it comes back before the end.
+                            *claimed = *claimed & owned;
+                        }
                         if !gained.is_empty() && !peer.whole {
                             // What it gained from somebody whom this node did not hear out may be in no transfer of either.
                             peer.wanted_at = None;
@@ -377,13 +381,12 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
-        let Some((_, round, at_its_beginning)) = peer.transfer.take_if(|(begun, ..)| *begun == number) else {
+        let Some((_, round, told)) = peer.transfer.take_if(|(begun, ..)| *begun == number) else {
             return;
         };
         self.counts.transfers_received += 1;
-        let told = at_its_beginning & peer.owned;
         // What it gained meanwhile may have been passed over: then once more.
-        peer.whole = (peer.owned - at_its_beginning).is_empty();
+        peer.whole = (peer.owned - told).is_empty();
         let outputs = &mut self.outputs;
         for bucket in (told - self.owned).iter() {
             self.flows[usize::from(bucket)].retain(|orig, flow| {

@@ -537,6 +537,31 @@ fn a_gap_that_stays_is_healed_by_a_whole_transfer() {
 }
 
 #[test]
+fn a_bucket_that_went_and_came_back_within_a_transfer_is_not_swept() {
+    let mut world = World::new(3);
+    for bucket in 0..128 {
+        for k in 0..57 {
+            world.packet(0, Kind::New, udp(bucket + 256 * k));
+        }
+    }
+    world.run_ms(1000);
+    // Slowly: about one bucket in 5 ms.
+    world.machines[0].engine.begin_transfer(false);
+    world.run_ms(20);
+    let one: BucketSet = [64].into_iter().collect();
+    world.own(0, buckets(0..=127) - one);
+    world.own(1, buckets(128..=255) | one);
+    // The transfer passes the bucket over.
+    world.run_ms(400);
+    world.own(1, buckets(128..=255));
+    world.own(0, buckets(0..=127));
+    world.run_ms(1000);
+    assert!(world.counts(2).transfers_received > 2, "nothing was transferred, so nothing was tested");
+    assert_eq!(world.counts(2).swept, 0);
+    world.assert_alike();
+}
+
+#[test]
 fn lost_events_are_counted_and_healed_by_reading_the_whole_table() {
     let mut world = World::new(2);
     for port in [1, 2, 3] {
