@@ -449,7 +449,7 @@ impl Engine {
                     self.outputs.push_back(Output::Write(Write::Delete(orig)));
                     self.outputs.push_back(Output::Write(again));
                 } else {
-                    self.refused(&orig);
+                    self.refused(&orig, true);
                 }
             }
             // A status never loses a bit; this kernel has seen more than the one that told of it.
@@ -470,7 +470,7 @@ impl Engine {
                     }
                 }
             }
-            _ => self.refused(&orig),
+            _ => self.refused(&orig, matches!(write, Write::Create(_))),
         }
     }
 
@@ -702,11 +702,18 @@ impl Engine {
         }
     }
 
-    fn refused(&mut self, orig: &Tuple) {
+    fn refused(&mut self, orig: &Tuple, was_to_be_made: bool) {
         self.counts.write_errors += 1;
-        for flows in &mut self.flows {
-            if let Some(flow) = flows.get_mut(orig) {
+        for bucket in 0..=u8::MAX {
+            let Some(flow) = self.flows[usize::from(bucket)].get_mut(orig) else {
+                continue;
+            };
+            if !self.owned.contains(bucket) {
+                // It is made when its owner tells of it again, or when it is needed.
                 flow.form = Form::Absent;
+            } else if was_to_be_made {
+                // Without an entry of its owner it has ended, and no event will ever say so.
+                self.ended(bucket, orig);
             }
         }
     }

@@ -27,6 +27,8 @@ struct Machine {
     up: bool,
     /// A dump that was asked for takes its time.
     reads_slowly: bool,
+    /// Its table has no room for what is to be made.
+    is_full: bool,
 }
 
 struct World {
@@ -126,6 +128,7 @@ impl World {
             hears: true,
             up: true,
             reads_slowly: false,
+            is_full: false,
         });
         self.carry_out(index);
         index
@@ -205,6 +208,7 @@ impl World {
         let refused = match write {
             Write::Create(entry) => match machine.kernel.entry(entry.orig) {
                 std::collections::btree_map::Entry::Occupied(_) => Some(Errno::EXIST),
+                std::collections::btree_map::Entry::Vacant(_) if machine.is_full => Some(Errno::NOMEM),
                 std::collections::btree_map::Entry::Vacant(place) => {
                     place.insert(*entry);
                     let message = Message { kind: Kind::New, cause: OWN_PORT, entry: *entry, has_mark: true };
@@ -676,6 +680,38 @@ fn a_node_that_starts_again_is_heard_again() {
         );
     }
     world.assert_alike();
+}
+
+#[test]
+fn what_its_owners_kernel_has_no_room_for_is_not_told_for_ever() {
+    let mut world = World::new(3);
+    world.machines[1].is_full = true;
+    world.packet(0, Kind::New, udp(5));
+    world.run_ms(300);
+    assert!(!world.has(1, &udp(5).orig) && world.has(2, &udp(5).orig));
+    // Who has refused it gets its bucket, and has to make it.
+    world.machines[0].up = false;
+    world.own(1, BucketSet::ALL);
+    world.run_ms(310_000);
+    assert!(!world.has(1, &udp(5).orig) && !world.has(2, &udp(5).orig));
+    assert_eq!((world.counts(1).flows_own, world.counts(2).flows_foreign), (0, 0));
+    assert!(world.counts(1).write_errors > 0);
+}
+
+#[test]
+fn an_entry_of_which_the_kernel_refuses_a_change_goes_on() {
+    let mut world = World::new(2);
+    world.packet(0, Kind::New, udp(7));
+    world.run_ms(150);
+    let write = Write::Update { orig: udp(7).orig, status: 0, timeout_s: 9, mark: None, tcp: None };
+    world.machines[0].engine.handle_write_failed(&write, Errno::PERM);
+    world.carry_out(0);
+    world.run_ms(50);
+    assert!(world.has(1, &udp(7).orig));
+    world.machines[0].hears = false;
+    world.packet(0, Kind::Destroyed, udp(7));
+    world.run_ms(310_000);
+    assert!(!world.has(1, &udp(7).orig), "it is missed like any other");
 }
 
 #[test]
