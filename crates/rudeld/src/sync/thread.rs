@@ -379,12 +379,12 @@ impl Turn {
                 Ok(true) => {}
                 Ok(false) => {
                     self.dump = None;
-                    return self.engine.handle_dump_end(true);
+                    return self.engine.handle_dump_end();
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the table of connections could not be read; trying again");
+                    tracing::warn!(%error, "the table of connections could not be read; trying again soon");
                     self.dump = None;
-                    return self.engine.handle_dump_end(false);
+                    return self.engine.handle_dump_failed(now);
                 }
             }
         }
@@ -443,8 +443,8 @@ impl Turn {
                 Output::Dump => match Dump::begin() {
                     Ok(dump) => self.dump = Some(dump),
                     Err(error) => {
-                        tracing::error!(%error, "the table of connections cannot be read");
-                        // Tried again by the next refresh.
+                        tracing::warn!(%error, "the table of connections cannot be read; trying again soon");
+                        self.engine.handle_dump_failed(now());
                     }
                 },
                 Output::Timeout(timeout) => {
@@ -464,8 +464,9 @@ impl Turn {
             engine.handle_write_failed(write, errno);
         });
         if let Err(error) = written {
-            tracing::warn!(%error, "connections could not be written");
-            self.engine.handle_overrun();
+            tracing::warn!(%error, "connections could not be written; the table is read again soon");
+            self.dump = None;
+            self.engine.handle_dump_failed(now());
         }
     }
 

@@ -67,6 +67,8 @@ impl Default for Settings {
     }
 }
 
+/// The kernel's table is read again this long after that has failed.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Changes of replicas that are written in one batch while buckets change hands: some milliseconds of work.
 const WRITES_PER_BATCH: usize = 1000;
 
@@ -82,7 +84,8 @@ pub enum Output {
     Send(Vec<u8>),
     /// Change the kernel's table.
     Write(Write),
-    /// Read the kernel's whole table; hand it to [`Engine::handle_dumped`], then call [`Engine::handle_dump_end`].
+    /// Read the kernel's whole table; hand it to [`Engine::handle_dumped`], then call [`Engine::handle_dump_end`], or
+    /// [`Engine::handle_dump_failed`].
     Dump,
     /// Nothing more until then, or until something comes in.
     Timeout(Time),
@@ -276,8 +279,9 @@ pub struct Engine {
     dumps: u32,
     /// The whole table was read once. Before that, nobody is told that something was all.
     has_read_all: bool,
-    /// The next slow refresh.
-    refresh_at: Time,
+    /// The next slow refresh: when the table is read again, and when everything is told again.
+    read_at: Time,
+    tell_at: Time,
     outputs: VecDeque<Output>,
     counts: Counts,
 }
@@ -335,7 +339,8 @@ impl Engine {
             dump: None,
             dumps: 0,
             has_read_all: false,
-            refresh_at: now + parts.settings.refresh,
+            read_at: now + parts.settings.refresh,
+            tell_at: now + parts.settings.refresh,
             outputs: VecDeque::new(),
             counts: Counts::default(),
         };
@@ -400,13 +405,9 @@ impl Engine {
         flow.dumped = dumps;
     }
 
-    /// The dump is over; what it has not shown is not there, if it was complete.
-    pub fn handle_dump_end(&mut self, complete: bool) {
+    /// The dump is over; what it has not shown is not there.
+    pub fn handle_dump_end(&mut self) {
         if self.dump.take().is_none() {
-            return;
-        }
-        if !complete {
-            self.ask_for_dump();
             return;
         }
         self.has_read_all = true;
@@ -434,6 +435,13 @@ impl Engine {
             }
         }
         self.outbox.want_batch();
+    }
+
+    /// The kernel's table could not be read to its end, or it is unknown what of the changes was made: it is read again
+    /// soon. Not at once: whatever fails for good would keep this node from everything else.
+    pub fn handle_dump_failed(&mut self, now: Time) {
+        self.dump = None;
+        self.read_at = now + READ_AGAIN_AFTER;
     }
 
     /// The kernel refused a change.
@@ -524,11 +532,14 @@ impl Engine {
     /// The time of the last [`Output::Timeout`] has come.
     pub fn handle_timeout(&mut self, now: Time) {
         self.look_at_peers(now);
-        if now >= self.refresh_at {
-            self.refresh_at = now + self.settings.refresh;
+        if now >= self.read_at {
+            self.read_at = now + self.settings.refresh;
             if self.dump.is_none() {
                 self.ask_for_dump();
             }
+        }
+        if now >= self.tell_at {
+            self.tell_at = now + self.settings.refresh;
             self.begin_transfer(false);
         }
         let batch_at = self.outbox.batch_at(self.settings.batch);
@@ -591,7 +602,7 @@ impl Engine {
             return batch_at;
         }
         let peers = self.peers.values().filter_map(Peer::next_timeout);
-        let earliest = peers.chain([self.refresh_at, self.outbox.next_due()]).min();
+        let earliest = peers.chain([self.read_at, self.tell_at, self.outbox.next_due()]).min();
         earliest.unwrap_or(batch_at).max(batch_at)
     }
 

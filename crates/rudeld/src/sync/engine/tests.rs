@@ -182,7 +182,7 @@ impl World {
             let message = Message { kind: Kind::Updated, cause: 0, entry, has_mark: false };
             machine.engine.handle_dumped(self.now, &message);
         }
-        machine.engine.handle_dump_end(true);
+        machine.engine.handle_dump_end();
     }
 
     fn multicast(&mut self, from: usize, datagram: Vec<u8>) {
@@ -593,8 +593,30 @@ fn what_ends_while_the_table_is_read_stays_ended() {
     let shown = Message { kind: Kind::Updated, cause: 0, entry: udp(7), has_mark: false };
     engine.handle_event(world.now, &Message { kind: Kind::Destroyed, ..shown });
     engine.handle_dumped(world.now, &shown);
-    engine.handle_dump_end(true);
+    engine.handle_dump_end();
     assert_eq!(engine.counts().flows_own, 0);
+}
+
+#[test]
+fn a_table_that_cannot_be_read_is_read_again_but_not_at_once() {
+    let mut world = World::new(2);
+    world.machines[0].reads_slowly = true;
+    let successor = engine(0, 2, world.now);
+    world.machines[0].engine = successor;
+    world.machines[0].engine.handle_lease(world.now + Duration::from_secs(100_000));
+    world.carry_out(0);
+    for failures in 1..=3 {
+        assert_eq!(world.counts(0).dumps, failures);
+        world.machines[0].engine.handle_dump_failed(world.now);
+        world.run_ms(900);
+        assert_eq!(world.counts(0).dumps, failures, "without a pause");
+        world.run_ms(200);
+    }
+    world.own(0, buckets(0..=127));
+    assert!(!world.machines[0].engine.is_synced(world.now));
+    world.read_table(0);
+    world.run_ms(1000);
+    assert!(world.machines[0].engine.is_synced(world.now) && world.machines[1].engine.is_synced(world.now));
 }
 
 #[test]
