@@ -744,6 +744,8 @@ impl Engine {
         self.unsettled.remove(bucket);
         let owned = self.owned.contains(bucket);
         let replica_timeout_s = self.settings.replica_timeout_s;
+        // A dump that is under way may have passed the place of what is made.
+        let dumps = self.dumps;
         let (outputs, outbox) = (&mut self.outputs, &mut self.outbox);
         self.flows[usize::from(bucket)].retain(|orig, flow| {
             if owned && !flow.announced && !flow.pending && flow.is_worth_telling() {
@@ -768,6 +770,7 @@ impl Engine {
                     outputs
                         .push_back(Output::Write(Write::Create(Entry { tcp: liberal(entry.tcp), ..entry })));
                     flow.form = Form::Own;
+                    flow.dumped = dumps;
                 }
                 // Seen since: this node's again, perhaps.
                 (false, Form::Own) if !flow.announced && flow.pending => {}

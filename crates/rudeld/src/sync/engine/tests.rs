@@ -847,6 +847,26 @@ fn what_passes_before_a_move_is_known_is_told_with_it() {
 }
 
 #[test]
+fn what_is_made_while_the_table_is_read_has_not_ended() {
+    let mut world = World::new(3);
+    world.packet(0, Kind::New, udp(7));
+    world.run_ms(150);
+    // Its replica has vanished, and is made when it is needed: behind the place that is being read.
+    world.packet(1, Kind::Destroyed, udp(7));
+    world.machines[1].reads_slowly = true;
+    world.machines[1].engine.handle_overrun();
+    world.carry_out(1);
+    world.machines[0].up = false;
+    world.own(1, BucketSet::ALL);
+    world.run_ms(50);
+    world.machines[1].engine.handle_dump_end();
+    world.carry_out(1);
+    world.run_ms(50);
+    assert_eq!(world.counts(1).flows_own, 1);
+    assert!(world.has(1, &udp(7).orig) && world.has(2, &udp(7).orig));
+}
+
+#[test]
 fn own_changes_are_not_told_back() {
     let mut world = World::new(2);
     world.packet(0, Kind::New, udp(7));
