@@ -499,6 +499,10 @@ fn who_comes_later_is_told_everything_and_who_leaves_takes_it_away() {
         return;
     }
     let world = World::new(Nat::Source);
+    // None of them ends while this test looks.
+    for router in [&world.ra, &world.rb] {
+        router.write_sysctl("net/netfilter/nf_conntrack_udp_timeout", "600");
+    }
     let a = world.router(&world.ra, "ra");
     assert!(a.own(BucketSet::ALL));
     many_flows(&world, 2000);
@@ -506,6 +510,15 @@ fn who_comes_later_is_told_everything_and_who_leaves_takes_it_away() {
     let b = world.router(&world.rb, "rb");
     b.wait("it is told", |report| report.synced && report.flows_foreign >= 2000);
     assert_eq!(forwarded(&world.ra), forwarded(&world.rb));
+    // Who dies in a panic leaves them to its successor.
+    let panicked = std::thread::spawn(move || {
+        let _b = b;
+        panic!("on purpose");
+    });
+    assert!(panicked.join().is_err());
+    assert_eq!(forwarded(&world.ra), forwarded(&world.rb));
+    let b = world.router(&world.rb, "rb");
+    b.wait("it is told again", |report| report.synced && report.flows_foreign >= 2000);
     drop(b);
     assert_eq!(forwarded(&world.rb).len(), 0);
 }

@@ -154,7 +154,8 @@ impl Door {
     }
 }
 
-/// A running sync thread; ends it when dropped, and removes the other nodes' connections from this node's kernel then.
+/// A running sync thread; ends it when dropped, and removes the other nodes' connections from this node's kernel then,
+/// unless the drop is part of a panic: then a successor goes on with them.
 pub struct Thread {
     door: Door,
     reports: watch::Receiver<Report>,
@@ -237,7 +238,8 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        self.end(Farewell::Forget);
+        let dies = std::thread::panicking();
+        self.end(if dies { Farewell::Leave } else { Farewell::Forget });
     }
 }
 
