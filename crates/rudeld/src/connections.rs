@@ -16,14 +16,11 @@ use rudel_api::config::{Config, Interface};
 use rudel_datapath::Flow;
 use rudel_proto::bucket::BUCKET_COUNT;
 
+use crate::host::netlink::messages;
 use crate::router;
 use crate::snapshot::hash_mode;
 
 const TCP: u8 = 6;
-/// A netlink message begins at a multiple of this.
-const ALIGNMENT: usize = 4;
-/// Length of a netlink header.
-const HEADER_LEN: usize = 16;
 
 /// One end here, one there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,10 +89,8 @@ fn dump(socket: &Socket, family: u8, found: &mut Vec<Connection>) -> io::Result<
     socket.send(&bytes, 0)?;
     loop {
         let (datagram, _) = socket.recv_from_full()?;
-        let mut rest = datagram.as_slice();
-        while rest.len() >= HEADER_LEN {
-            let part = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
-            let length = part.header.length as usize;
+        for part in messages(&datagram) {
+            let part = NetlinkMessage::<SockDiagMessage>::deserialize(part?).map_err(io::Error::other)?;
             match part.payload {
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
                     let id = &response.header.socket_id;
@@ -108,11 +103,6 @@ fn dump(socket: &Socket, family: u8, found: &mut Vec<Connection>) -> io::Result<
                 NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
                 _ => {}
             }
-            let next = length.next_multiple_of(ALIGNMENT);
-            if length < HEADER_LEN || next >= rest.len() {
-                break;
-            }
-            rest = &rest[next..];
         }
     }
 }

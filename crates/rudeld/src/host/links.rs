@@ -15,7 +15,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::mac::MacAddr;
-use super::netlink::{Netlink, split};
+use super::netlink::{Netlink, messages};
 
 /// The loopback interface has this index in every network namespace (the kernel's `LOOPBACK_IFINDEX`).
 pub const LOOPBACK_IFINDEX: u32 = 1;
@@ -318,7 +318,8 @@ impl<F: FnMut(LinkEvent)> Watch<F> {
     }
 
     fn datagram(&mut self, datagram: &[u8]) {
-        for part in split(datagram) {
+        // One that is cut short is the last; the kernel cuts none.
+        for part in messages(datagram).map_while(Result::ok) {
             match NetlinkMessage::<RouteNetlinkMessage>::deserialize(part).map(|message| message.payload) {
                 Ok(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)))
                     if message.header.interface_family == AddressFamily::Unspec =>

@@ -13,7 +13,7 @@ pub mod journal;
 pub mod links;
 mod mac;
 pub mod membership;
-mod netlink;
+pub(crate) mod netlink;
 pub mod nft;
 pub mod packet;
 pub mod sysctl;

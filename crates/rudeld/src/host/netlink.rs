@@ -1,4 +1,5 @@
-//! One blocking rtnetlink conversation: a request, and what the kernel answers to it.
+//! One blocking rtnetlink conversation: a request, and what the kernel answers to it. And what all conversations by netlink
+//! have in common: the [messages] in a datagram.
 //!
 //! Netlink and not sysfs, because after a bare `setns` /sys still shows the namespace it was mounted in.
 
@@ -13,8 +14,9 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 /// How often an inconsistent dump (the table changed meanwhile) is asked again before what it gave is taken.
 const DUMP_ATTEMPTS_MAX: u32 = 8;
 
-/// A netlink header's size and alignment, in bytes.
-const HEADER_LEN: usize = 16;
+/// The size of `struct nlmsghdr`, in bytes (netlink(7)).
+pub(crate) const HEADER_LEN: usize = 16;
+/// What messages begin at a multiple of, in bytes.
 const ALIGNMENT: usize = 4;
 
 pub(super) struct Netlink {
@@ -75,7 +77,8 @@ impl Netlink {
         let mut undecodable = None;
         loop {
             let (datagram, _) = self.socket.recv_from_full()?;
-            for part in split(&datagram) {
+            for part in messages(&datagram) {
+                let part = part?;
                 let message = match NetlinkMessage::<RouteNetlinkMessage>::deserialize(part) {
                     Ok(message) => message,
                     Err(error) => {
@@ -111,16 +114,21 @@ impl Netlink {
     }
 }
 
-/// The messages in one datagram. A length that does not fit ends the walk.
-pub(super) fn split(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The messages in one datagram, each with its header and without its padding.
+///
+/// An error, `InvalidData`, is the last: what is cut short may have been the answer that somebody waits for.
+pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = io::Result<&[u8]>> {
     std::iter::from_fn(move || {
-        let length = u32::from_ne_bytes(datagram.first_chunk::<4>().copied()?) as usize;
-        if length < HEADER_LEN || length > datagram.len() {
+        let rest = std::mem::take(&mut datagram);
+        if rest.is_empty() {
             return None;
         }
-        let message = &datagram[..length];
-        datagram = datagram.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
-        Some(message)
+        let length = rest.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes) as usize);
+        if length < HEADER_LEN || length > rest.len() {
+            return Some(Err(io::Error::new(io::ErrorKind::InvalidData, "a netlink message is cut short")));
+        }
+        datagram = rest.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
+        Some(Ok(&rest[..length]))
     })
 }
 
@@ -128,21 +136,29 @@ pub(super) fn split(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
 mod tests {
     use super::*;
 
+    /// The lengths of the messages; None for one that is cut short.
+    fn lengths(datagram: &[u8]) -> Vec<Option<usize>> {
+        messages(datagram).map(|message| message.ok().map(<[u8]>::len)).collect()
+    }
+
     #[test]
-    fn splits_datagrams_and_stops_at_nonsense() {
+    fn a_datagram_is_taken_apart_and_nonsense_is_its_end() {
         let mut datagram = Vec::new();
         datagram.extend(18_u32.to_ne_bytes());
         datagram.resize(20, 1);
         datagram.extend(16_u32.to_ne_bytes());
         datagram.resize(36, 2);
-        let lengths: Vec<_> = split(&datagram).map(<[u8]>::len).collect();
-        assert_eq!(lengths, [18, 16]);
-
+        assert_eq!(lengths(&datagram), [Some(18), Some(16)]);
+        assert_eq!(lengths(&datagram[..18]), [Some(18)], "the last one needs no padding");
+        for cut in 21..36 {
+            assert_eq!(lengths(&datagram[..cut]), [Some(18), None], "cut to {cut}");
+        }
         for wrong in [0_u32, 15, 17, u32::MAX] {
             let mut datagram = wrong.to_ne_bytes().to_vec();
             datagram.resize(16, 0);
-            assert_eq!(split(&datagram).count(), 0, "a length of {wrong} was believed");
+            assert_eq!(lengths(&datagram), [None], "a length of {wrong} was believed");
         }
-        assert_eq!(split(&[1, 2, 3]).count(), 0);
+        assert_eq!(lengths(&[1, 2, 3]), [None]);
+        assert_eq!(lengths(&[]), []);
     }
 }

@@ -7,7 +7,8 @@ use std::io;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
-const HEADER_LEN: usize = 16;
+use crate::host::netlink::{HEADER_LEN, messages};
+
 /// `struct nfgenmsg`: family, version, resource.
 const GENMSG_LEN: usize = 4;
 const ATTRIBUTE_LEN: usize = 4;
@@ -66,20 +67,17 @@ fn ask(kind: u16, flags: u16, attribute: u16) -> io::Result<Vec<u32>> {
 }
 
 /// Reads one datagram; says whether more may come.
-fn read(mut rest: &[u8], attribute: u16, found: &mut Vec<u32>) -> io::Result<bool> {
-    let half = |bytes: &[u8], at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
-    while rest.len() >= HEADER_LEN {
-        let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
-        let message = rest.get(HEADER_LEN..length).ok_or(io::ErrorKind::InvalidData)?;
-        match half(rest, 4) {
+fn read(datagram: &[u8], attribute: u16, found: &mut Vec<u32>) -> io::Result<bool> {
+    for message in messages(datagram) {
+        let (header, body) = message?.split_at(HEADER_LEN);
+        match u16::from_ne_bytes([header[4], header[5]]) {
             NLMSG_DONE => return Ok(false),
             NLMSG_ERROR => {
-                let code = message.first_chunk::<4>().map(|bytes| i32::from_ne_bytes(*bytes)).unwrap_or(0);
+                let code = body.first_chunk::<4>().map(|bytes| i32::from_ne_bytes(*bytes)).unwrap_or(0);
                 return if code == 0 { Ok(false) } else { Err(io::Error::from_raw_os_error(-code)) };
             }
-            _ => found.extend(number(message.get(GENMSG_LEN..).unwrap_or(&[]), attribute)),
+            _ => found.extend(number(body.get(GENMSG_LEN..).unwrap_or(&[]), attribute)),
         }
-        rest = rest.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or(&[]);
     }
     Ok(true)
 }
@@ -130,10 +128,9 @@ mod tests {
     #[test]
     fn what_is_cut_short_is_no_number_and_no_panic() {
         let whole = message(0x104, &[vec![0; GENMSG_LEN], attribute(9, 7)].concat());
-        for length in 0..whole.len() {
+        for length in 1..whole.len() {
             let mut found = Vec::new();
-            let _ = read(&whole[..length], 9, &mut found);
-            assert!(found.is_empty(), "cut to {length}");
+            assert!(read(&whole[..length], 9, &mut found).is_err() && found.is_empty(), "cut to {length}");
         }
         assert_eq!(number(&[3, 0, 9, 0], 9), None, "shorter than its own header");
         assert_eq!(number(&[0, 0, 1, 0], 9), None, "without length");

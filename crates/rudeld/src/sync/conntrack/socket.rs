@@ -9,6 +9,7 @@ use rustix::net::{RecvFlags, recv, sockopt};
 
 use super::message::{NETLINK_HEADER_LEN, encode_dump};
 use super::{Message, Write, decode, encode};
+use crate::host::netlink::messages;
 
 /// `NFNLGRP_CONNTRACK_NEW`, `_UPDATE` and `_DESTROY`.
 const GROUPS: [u32; 3] = [1, 2, 3];
@@ -18,7 +19,6 @@ const BUFFER_BYTES: usize = 64 * 1024;
 const BATCH: usize = 100;
 /// Pieces of a dump that are read in one turn, some 50 entries each.
 pub const DUMP_CHUNKS_PER_TURN: usize = 40;
-const ALIGNMENT: usize = 4;
 const MESSAGE_ERROR: u16 = 2;
 const MESSAGE_DONE: u16 = 3;
 
@@ -39,18 +39,6 @@ fn receive<'a>(socket: &Socket, buffer: &'a mut [u8]) -> io::Result<Option<&'a [
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-fn messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let length = u32::from_ne_bytes(*datagram.first_chunk::<4>()?) as usize;
-        if length < NETLINK_HEADER_LEN || length > datagram.len() {
-            return None;
-        }
-        let message = &datagram[..length];
-        datagram = datagram.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
-        Some(message)
-    })
 }
 
 /// Number and error code (`-errno`) of an answer that says that something failed, or is done.
@@ -108,7 +96,7 @@ impl Listener {
                 Err(error) => return Err(error),
             };
             // The kernel multicasts each event as a datagram of its own.
-            if let Some(message) = messages(datagram).find_map(decode) {
+            if let Some(message) = messages(datagram).map_while(Result::ok).find_map(decode) {
                 return Ok(Some(Heard::Event(message)));
             }
         }
@@ -148,6 +136,7 @@ impl Dump {
             return Ok(true);
         };
         for message in messages(datagram) {
+            let message = message?;
             match verdict(message) {
                 Some((_, 0)) => return Ok(false),
                 Some((_, code)) => return Err(io::Error::from_raw_os_error(code.saturating_abs())),
@@ -204,7 +193,8 @@ impl Writer {
                 match receive(&self.socket, &mut self.buffer) {
                     Ok(None) => break,
                     Ok(Some(datagram)) => {
-                        for (number, code) in messages(datagram).filter_map(verdict) {
+                        for message in messages(datagram) {
+                            let Some((number, code)) = verdict(message?) else { continue };
                             let write = batch.get(number.wrapping_sub(first) as usize);
                             if let Some(write) = write.filter(|_| code != 0) {
                                 failed(write, Errno::from_raw_os_error(code.saturating_abs()));
@@ -218,25 +208,5 @@ impl Writer {
             }
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_datagram_is_split_and_nonsense_ends_it() {
-        let mut datagram = Vec::new();
-        datagram.extend(18_u32.to_ne_bytes());
-        datagram.resize(20, 1);
-        datagram.extend(16_u32.to_ne_bytes());
-        datagram.resize(36, 2);
-        assert_eq!(messages(&datagram).map(<[u8]>::len).collect::<Vec<_>>(), [18, 16]);
-        for wrong in [0_u32, 15, 17, u32::MAX] {
-            let mut datagram = wrong.to_ne_bytes().to_vec();
-            datagram.resize(16, 0);
-            assert_eq!(messages(&datagram).count(), 0, "a length of {wrong} was believed");
-        }
     }
 }
