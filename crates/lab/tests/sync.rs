@@ -82,6 +82,20 @@ fn wait_shared(lab: &Lab, nodes: &[&str], count: u64) {
     .expect("the connections are shared");
 }
 
+/// What ends at an address that a node gets is not shared any more: it reads its table with other eyes.
+fn addresses_count_at_once(lab: &Lab, node: &str) {
+    let dumps = || lab.node(node).status().expect("a status").0["sync"]["dumps"].as_u64().expect("a count");
+    for change in ["addr add 10.99.99.9/32 dev lo", "addr del 10.99.99.9/32 dev lo"] {
+        let before = dumps();
+        lab.node(node).namespace().ip(change).expect("an address");
+        wait_until(second(30), "the table to be read anew", || match dumps() {
+            now if now > before => Ok(()),
+            now => Err(format!("{now} times")),
+        })
+        .expect("the daemon heeds its addresses");
+    }
+}
+
 /// What became of each lane from the last question until something has come back on each again.
 fn until_all_flow(traffic: &Traffic) -> Vec<Outcome> {
     let before = traffic.take();
@@ -266,6 +280,7 @@ fn story(nat: &str, streams: u16, blows: &[(Blow, &str)]) {
     let traffic = Traffic::start(lab.host_behind("h1").namespace(), &all);
     traffic.wait_flowing().expect("all lanes work");
     wait_shared(&lab, &ALL, all.len() as u64);
+    addresses_count_at_once(&lab, "n1");
     traffic.take();
     all_go_on("nothing happens", &traffic, BOUND);
 

@@ -288,8 +288,9 @@ impl Running {
         let mut fitness = Fitness::new(cluster_links.len());
         fitness.set_checks(&checks);
         let incarnation = node.machine().me().incarnation;
-        let sync = sharing::start(&config, &keys, &name, incarnation, seed, state_links)?;
-        let sharing = sync.as_ref().map(|thread| Sharing::new(thread, household.restarts > 0));
+        let goes_on = household.restarts > 0;
+        let shared = sharing::start(&config, &keys, &name, incarnation, seed, state_links, goes_on)?;
+        let (sync, sharing) = shared.unzip();
         fitness.set_connections(sharing.as_ref().is_none_or(Sharing::is_known));
         // Before the first pulse: nothing must be given to a node of which nobody knows whether it can serve.
         let fitness_told = fitness.word(&checks);
@@ -857,6 +858,11 @@ impl Daemon {
                     )),
                     _ => Ok(()),
                 }
+            }
+            World::Link(LinkEvent::Addresses) => {
+                self.reception.look_at_addresses();
+                self.sharing.iter_mut().for_each(|sharing| sharing.look_at_addresses(&self.config));
+                Ok(())
             }
             World::Link(LinkEvent::Disappeared(link)) => {
                 if self.cluster_links.iter().any(|ours| ours.link.index == link.index) {

@@ -133,7 +133,7 @@ pub fn remarks(config: &Config) -> Vec<String> {
 }
 
 /// A router cluster's view of flows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Router {
     /// The router interfaces, each with the networks behind it if it is an inside one.
     interfaces: Vec<(Interface, Vec<Cidr>)>,

@@ -1,6 +1,7 @@
 //! Shared connections in the daemon: what `[sync]` needs of this host, the [sync thread](crate::sync::thread) beside the
 //! pulse thread, and what people are told of it.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use rudel_api::config::{Config, InterfaceName};
@@ -44,7 +45,8 @@ pub fn open_links(config: &Config) -> Result<Vec<Heartbeat>, DaemonError> {
     config.heartbeat.interfaces.iter().map(open).collect()
 }
 
-/// Starts the sync thread, if connections are shared.
+/// Starts the sync thread, if connections are shared. A node that goes on with its share knows the connections that it
+/// needs: its kernel has them.
 ///
 /// # Errors
 /// What the kernel says.
@@ -55,29 +57,41 @@ pub fn start(
     incarnation: Incarnation,
     seed: u32,
     links: Vec<Heartbeat>,
-) -> Result<Option<Thread>, DaemonError> {
-    let Some(router) = Router::new(config).filter(|_| config.sync.enabled) else {
+    goes_on: bool,
+) -> Result<Option<(Thread, Sharing)>, DaemonError> {
+    let cannot = |error: io::Error| failed(format!("cannot share connections: {error}"));
+    let Some(classify) = classification(config, seed).map_err(cannot)?.filter(|_| config.sync.enabled) else {
         return Ok(None);
     };
-    let cannot = |error: std::io::Error| failed(format!("cannot share connections: {error}"));
-    let local = addresses::all().map_err(cannot)?.into_iter().map(|address| address.ip);
     let thread = Thread::start(Parts {
         settings: Settings::default(),
         keys: keys.clone(),
         cluster: config.cluster.name.clone(),
         name: name.clone(),
         incarnation,
-        classify: Box::new(Forwarded::new(router, seed, local)),
+        classify: Box::new(classify.clone()),
         links,
         event_buffer_bytes: EVENT_BUFFER_BYTES,
     });
-    thread.map(Some).map_err(cannot)
+    let thread = thread.map_err(cannot)?;
+    let sharing = Sharing::new(&thread, seed, classify, goes_on);
+    Ok(Some((thread, sharing)))
+}
+
+/// What the connections through this host belong to, as its addresses are at this moment; none if it is no router.
+fn classification(config: &Config, seed: u32) -> io::Result<Option<Forwarded>> {
+    let Some(router) = Router::new(config) else { return Ok(None) };
+    let local = addresses::all()?.into_iter().map(|address| address.ip);
+    Ok(Some(Forwarded::new(router, seed, local)))
 }
 
 /// What the daemon knows of its sync thread.
 pub struct Sharing {
     door: Door,
     reports: watch::Receiver<Report>,
+    seed: u32,
+    /// What the thread goes by.
+    classify: Forwarded,
     begun: Instant,
     known: bool,
     overruns: Told,
@@ -105,11 +119,13 @@ impl Told {
 }
 
 impl Sharing {
-    /// Of a thread that has begun. A node that goes on with its share knows what it needs: its kernel has it.
-    pub fn new(thread: &Thread, goes_on: bool) -> Self {
+    /// Of a thread that has begun.
+    fn new(thread: &Thread, seed: u32, classify: Forwarded, goes_on: bool) -> Self {
         Sharing {
             door: thread.door().clone(),
             reports: thread.reports(),
+            seed,
+            classify,
             begun: Instant::now(),
             known: goes_on,
             overruns: Told::default(),
@@ -139,6 +155,24 @@ impl Sharing {
     pub fn set_incarnation(&self, incarnation: Incarnation) {
         if !self.door.incarnation(incarnation) {
             tracing::warn!("the sync thread does not take the number of this run");
+        }
+    }
+
+    /// The addresses of this host or of the cluster may be others than before: which connections end here is found out
+    /// anew.
+    pub fn look_at_addresses(&mut self, config: &Config) {
+        let classify = match classification(config, self.seed) {
+            Ok(Some(classify)) => classify,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(%error, "cannot list this host's addresses: what is shared goes by the former ones");
+                return;
+            }
+        };
+        // Most changes are of lifetimes.
+        if classify != self.classify && self.door.classify(Box::new(classify.clone())) {
+            tracing::debug!("addresses have changed: connections are classified anew");
+            self.classify = classify;
         }
     }
 

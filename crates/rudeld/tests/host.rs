@@ -17,7 +17,7 @@ use rudeld::host::links::{LinkEvent, Monitor};
 use rudeld::host::membership::Membership;
 use rudeld::host::nft::{self, Ruleset};
 use rudeld::host::sysctl::{ReversePathFilter, reverse_path_filter};
-use rudeld::host::{Change, ClusterInterface, Host, HostError, LinkError, MacAddr, Plan, links};
+use rudeld::host::{Change, ClusterInterface, Host, HostError, LinkError, MacAddr, Plan, addresses, links};
 
 use rudeld::nat::Guard;
 
@@ -461,7 +461,7 @@ fn the_monitor_reports_what_changes() {
         loop {
             match next() {
                 LinkEvent::Changed { before, after } if after.name == NIC && so(&after) => return before,
-                LinkEvent::Changed { .. } => {}
+                LinkEvent::Changed { .. } | LinkEvent::Addresses => {}
                 other => panic!("{other:?} while waiting for {what}"),
             }
         }
@@ -474,6 +474,20 @@ fn the_monitor_reports_what_changes() {
     changed("no carrier", &|link| link.up && !link.carrier);
     world.peer.ip("link set wire up");
     changed("carrier", &|link| link.up && link.carrier);
+    // The interface's own address may take its time to be there for good.
+    let readdressed = |command: &str, there: bool| {
+        world.node.ip(command);
+        let ip: IpAddr = "192.0.2.77".parse().unwrap();
+        loop {
+            if next() == LinkEvent::Addresses
+                && world.node.enter(addresses::all).unwrap().iter().any(|address| address.ip == ip) == there
+            {
+                return;
+            }
+        }
+    };
+    readdressed(&format!("addr add 192.0.2.77/24 dev {NIC}"), true);
+    readdressed(&format!("addr del 192.0.2.77/24 dev {NIC}"), false);
     let mac = MacAddr([0x02, 1, 2, 3, 4, 5]);
     world.node.ip(&format!("link set {NIC} address {mac}"));
     assert_ne!(changed("a new MAC", &|link| link.mac == Some(mac)).mac, Some(mac));
@@ -489,7 +503,13 @@ fn the_monitor_reports_what_changes() {
         }
     }
     world.node.ip("link add another type bridge");
-    assert!(matches!(next(), LinkEvent::Appeared(link) if link.name == "another" && !link.up));
+    loop {
+        match next() {
+            LinkEvent::Addresses => {}
+            LinkEvent::Appeared(link) if link.name == "another" && !link.up => break,
+            other => panic!("{other:?}"),
+        }
+    }
     drop(monitor);
 }
 
@@ -520,6 +540,7 @@ fn the_monitor_survives_more_changes_than_it_can_read() {
                 known.insert(link.name.clone(), link)
             }
             LinkEvent::Disappeared(link) => known.remove(&link.name),
+            LinkEvent::Addresses => None,
         };
         known.clone()
     };

@@ -22,6 +22,8 @@ pub const LOOPBACK_IFINDEX: u32 = 1;
 
 /// `RTNLGRP_LINK`: appearance, change and disappearance of links.
 const GROUP_LINK: u32 = 1;
+/// `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR`: addresses that come and go.
+const GROUPS_ADDRESS: [u32; 2] = [5, 9];
 
 /// The monitor's receive buffer, in bytes. A burst that does not fit costs a re-reading, not an event.
 const MONITOR_BUFFER_BYTES: usize = 1 << 20;
@@ -192,9 +194,12 @@ pub enum LinkEvent {
     },
     /// It was deleted, or moved to another namespace.
     Disappeared(Link),
+    /// Addresses of links have come, changed or gone: [`addresses::all`](super::addresses::all) says what there is now.
+    /// Reported once for whatever happens at a time.
+    Addresses,
 }
 
-/// Reports changes of links from a thread of its own, until it is dropped.
+/// Reports changes of links and of their addresses from a thread of its own, until it is dropped.
 #[derive(Debug)]
 pub struct Monitor {
     stop: Arc<OwnedFd>,
@@ -218,11 +223,13 @@ impl Monitor {
         if rustix::net::sockopt::set_socket_recv_buffer_size_force(fd, MONITOR_BUFFER_BYTES).is_err() {
             rustix::net::sockopt::set_socket_recv_buffer_size(fd, MONITOR_BUFFER_BYTES)?;
         }
-        socket.add_membership(GROUP_LINK)?;
+        for group in [GROUP_LINK].into_iter().chain(GROUPS_ADDRESS) {
+            socket.add_membership(group)?;
+        }
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         // After subscribing, so that nothing falls between the first reading and the first message.
         let present = all()?;
-        let mut watch = Watch { known: BTreeMap::new(), sink };
+        let mut watch = Watch { known: BTreeMap::new(), readdressed: false, sink };
         let thread = std::thread::Builder::new().name("links".into()).spawn({
             let stop = Arc::clone(&stop);
             move || {
@@ -248,6 +255,8 @@ impl Drop for Monitor {
 
 struct Watch<F> {
     known: BTreeMap<u32, Link>,
+    /// Addresses have changed, and that is not reported yet.
+    readdressed: bool,
     sink: F,
 }
 
@@ -273,6 +282,9 @@ impl<F: FnMut(LinkEvent)> Watch<F> {
                     return;
                 }
             }
+            if std::mem::take(&mut self.readdressed) {
+                (self.sink)(LinkEvent::Addresses);
+            }
         }
     }
 
@@ -297,6 +309,7 @@ impl<F: FnMut(LinkEvent)> Watch<F> {
                 _ => {}
             }
         }
+        self.readdressed = true;
         tracing::debug!("link changes came faster than they were read: reading all links again");
         match all() {
             Ok(present) => self.reconcile(present),
@@ -334,6 +347,9 @@ impl<F: FnMut(LinkEvent)> Watch<F> {
                 {
                     self.remove(message.header.index);
                 }
+                Ok(NetlinkPayload::InnerMessage(
+                    RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_),
+                )) => self.readdressed = true,
                 Ok(_) => {}
                 Err(error) => tracing::debug!(%error, "skipped a netlink message that does not decode"),
             }

@@ -32,7 +32,7 @@ use rudel_proto::seal::Keys;
 use rudel_proto::status::{PeerStatus, Status};
 use rudel_proto::wire::{AUDITS_MAX, Audit};
 
-use crate::host::addresses;
+use crate::host::addresses::{self, Address};
 use crate::host::packet::PacketSocket;
 use crate::host_setup::{ClusterLink, cluster_tag};
 use crate::pulse::Report;
@@ -408,6 +408,20 @@ impl Reception {
         ear.last.values().map(|proven| proven.at).max()
     }
 
+    /// The addresses of this host may be others than before: probes come from what there is.
+    pub fn look_at_addresses(&mut self) {
+        let own = match addresses::all() {
+            Ok(own) => own,
+            Err(error) => {
+                tracing::warn!(%error, "cannot list this host's addresses: probes come from the former ones");
+                return;
+            }
+        };
+        for ear in &mut self.ears {
+            ear.way.from = source(&own, self.ports[ear.port].link.link.index, ear.way.to);
+        }
+    }
+
     fn audit(&mut self, now: Duration, report: &Report) -> Vec<News> {
         let mut news = Vec::new();
         for interface in 0..self.ports.len().min(AUDITS_MAX) {
@@ -432,14 +446,19 @@ fn ears(links: &[ClusterLink]) -> Vec<Ear> {
     for (port, link) in links.iter().enumerate().take(AUDITS_MAX) {
         for is_family in [IpAddr::is_ipv4, IpAddr::is_ipv6] {
             let Some(to) = link.addresses().into_iter().find(is_family) else { continue };
-            let mine = own.iter().filter(|own| own.ifindex == link.link.index && !own.tentative);
-            let from = mine.map(|own| own.ip).find(is_family);
+            let from = source(&own, link.link.index, to);
             let way =
                 Way { own_mac: link.own_mac.octets(), cluster_mac: link.interface.cluster_mac().0, from, to };
             ears.push(Ear { port, way, last: BTreeMap::new() });
         }
     }
     ears
+}
+
+/// The address that probes to a cluster's address come from.
+fn source(own: &[Address], ifindex: u32, to: IpAddr) -> Option<IpAddr> {
+    let mut mine = own.iter().filter(|own| own.ifindex == ifindex && !own.tentative).map(|own| own.ip);
+    mine.find(|ip| ip.is_ipv4() == to.is_ipv4())
 }
 
 /// What is the matter, in words.

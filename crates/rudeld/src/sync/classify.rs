@@ -17,7 +17,7 @@ pub trait Classify: Send {
 
 /// The classification of a router cluster: what its filters compute for the packets of the first direction, as they came
 /// in ([`Router::bucket_of`]).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forwarded {
     router: Router,
     seed: u32,

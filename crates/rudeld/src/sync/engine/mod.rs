@@ -524,7 +524,24 @@ impl Engine {
     /// Connections are classified anew: routes or addresses have changed.
     pub fn handle_classification(&mut self, classify: Box<dyn Classify>) {
         self.classify = classify;
-        // What has another bucket than before is found there by a dump, and swept where it was.
+        for bucket in 0..=u8::MAX {
+            let flows = &self.flows[usize::from(bucket)];
+            let leaves =
+                |(orig, flow): &(&Tuple, &Flow)| self.classify.bucket(&flow.entry(**orig)) != Some(bucket);
+            let leaving: Vec<_> =
+                flows.iter().filter(leaves).map(|(orig, flow)| (*orig, flow.form)).collect();
+            for (orig, form) in leaving {
+                if form == Form::Replica {
+                    self.outputs.push_back(Output::Write(Write::Delete(orig)));
+                }
+                if self.owned.contains(bucket) {
+                    self.ended(bucket, &orig);
+                } else {
+                    self.flows[usize::from(bucket)].remove(&orig);
+                }
+            }
+        }
+        // What has another bucket than before is found there.
         self.dump = None;
         self.ask_for_dump();
     }

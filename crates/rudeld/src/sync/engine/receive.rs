@@ -282,7 +282,8 @@ impl Engine {
             match item {
                 Item::Record { bucket, entry } => {
                     self.counts.records_received += 1;
-                    if self.is_believed(from, bucket) {
+                    // What is forwarded there may end here: then the kernel has an entry of its own for it.
+                    if self.is_believed(from, bucket) && self.classify.bucket(&entry).is_some() {
                         self.state(bucket, &entry);
                     }
                 }

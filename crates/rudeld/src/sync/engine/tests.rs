@@ -878,6 +878,47 @@ fn own_changes_are_not_told_back() {
     assert_eq!(world.counts(1).events, 0);
 }
 
+/// As [`ByPort`], on a node that has this address.
+struct Except(IpAddr);
+
+impl Classify for Except {
+    fn bucket(&self, entry: &Entry) -> Option<u8> {
+        ByPort.bucket(entry).filter(|_| entry.orig.dst != self.0)
+    }
+}
+
+#[test]
+fn what_ends_at_an_address_that_its_owner_gets_is_shared_no_more() {
+    let mut world = World::new(3);
+    world.packet(0, Kind::New, udp(7));
+    world.run_ms(150);
+    world.machines[0].engine.handle_classification(Box::new(Except(udp(7).orig.dst)));
+    world.carry_out(0);
+    world.run_ms(50);
+    assert!(world.has(0, &udp(7).orig) && !world.has(1, &udp(7).orig) && !world.has(2, &udp(7).orig));
+    assert_eq!((world.counts(0).flows_own, world.counts(1).flows_foreign), (0, 0));
+    // And is forwarded again.
+    world.machines[0].engine.handle_classification(Box::new(ByPort));
+    world.carry_out(0);
+    world.run_ms(50);
+    world.assert_alike();
+}
+
+#[test]
+fn nobody_has_replicas_of_what_ends_at_its_own_addresses() {
+    let mut world = World::new(3);
+    world.packet(0, Kind::New, udp(7));
+    world.run_ms(150);
+    world.machines[1].engine.handle_classification(Box::new(Except(udp(7).orig.dst)));
+    world.carry_out(1);
+    assert!(!world.has(1, &udp(7).orig) && world.has(2, &udp(7).orig));
+    // Its own entry for it is left alone, however often its owner tells.
+    world.packet(1, Kind::New, Entry { mark: 99, ..udp(7) });
+    world.run_ms(620_000);
+    assert_eq!(world.machines[1].kernel[&udp(7).orig].mark, 99);
+    assert_eq!((world.counts(1).flows_foreign, world.counts(1).write_errors), (0, 0));
+}
+
 #[test]
 fn zones_are_left_alone() {
     let mut world = World::new(2);
