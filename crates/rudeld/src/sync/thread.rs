@@ -333,7 +333,8 @@ impl Turn {
                 Ok(Some(Heard::Overrun)) => {
                     self.dump = None;
                     self.engine.handle_overrun();
-                    tracing::warn!(
+                    // There may be tens of them in a second; people are told of their count.
+                    tracing::debug!(
                         "connections changed faster than they could be read; the table is read anew"
                     );
                 }
