@@ -35,8 +35,8 @@ use crate::heartbeat::Heartbeat;
 
 /// Room for events: some thousand, while the thread is away for a moment.
 pub const EVENT_BUFFER_BYTES: usize = 8 << 20;
-/// Events that are handled in one turn; more wait for the next.
-const EVENTS_PER_TURN: usize = 10_000;
+/// Events that are handled between two looks at the clock.
+const EVENTS_PER_LOOK: usize = 100;
 /// Datagrams of one link that are handled in one turn.
 const DATAGRAMS_PER_TURN: usize = 500;
 /// Requests that may wait: two for each view, and the thread is never away for as long as so many take.
@@ -269,7 +269,7 @@ impl Turn {
         while self.stopped.is_none() {
             self.wait(timeout.min(self.tell_at));
             let now = now();
-            if now >= self.look_at && self.look(now, EVENTS_PER_TURN) {
+            if now >= self.look_at && self.look(now) {
                 self.look_at = now + self.batch;
             }
             self.read_dump(now);
@@ -320,32 +320,35 @@ impl Turn {
     }
 
     /// Reads what has come; returns whether there was anything.
-    fn look(&mut self, now: Time, events_max: usize) -> bool {
-        let heard = self.hear_kernel(now, events_max);
+    fn look(&mut self, now: Time) -> bool {
+        // Whoever knocks meanwhile does not wait for longer than that.
+        let heard = self.hear_kernel(now + self.batch);
         let received = self.hear_links(now);
         heard || received
     }
 
-    fn hear_kernel(&mut self, now: Time, events_max: usize) -> bool {
-        for count in 0..events_max {
-            match self.listener.hear() {
-                Ok(Some(Heard::Event(message))) => self.engine.handle_event(now, &message),
+    /// Handles what happened to connections, until there is no more of it or until then; returns whether there was any.
+    fn hear_kernel(&mut self, until: Time) -> bool {
+        let (listener, engine, dump) = (&mut self.listener, &mut self.engine, &mut self.dump);
+        repeat_until(until, |now| {
+            match listener.hear() {
+                Ok(Some(Heard::Event(message))) => engine.handle_event(now, &message),
                 Ok(Some(Heard::Overrun)) => {
-                    self.dump = None;
-                    self.engine.handle_overrun();
+                    *dump = None;
+                    engine.handle_overrun();
                     // There may be tens of them in a second; people are told of their count.
                     tracing::debug!(
                         "connections changed faster than they could be read; the table is read anew"
                     );
                 }
-                Ok(None) => return count > 0,
+                Ok(None) => return false,
                 Err(error) => {
                     tracing::warn!(%error, "cannot hear of connections");
-                    return count > 0;
+                    return false;
                 }
             }
-        }
-        true
+            true
+        })
     }
 
     fn hear_links(&mut self, now: Time) -> bool {
@@ -417,13 +420,15 @@ impl Turn {
     }
 
     fn own(&mut self, owned: BucketSet, patience: Duration) {
-        let begin = now();
+        let end = now() + patience;
         self.engine.handle_lease(Time::from_nanos(self.lease.load(Ordering::Relaxed)));
         loop {
-            // All of it: what passed before the filter was changed has its event already.
+            // All of it: what passed before the filter was changed has its event already. But they may come faster than
+            // they are read, and then there is no last one.
+            self.hear_kernel(end);
             let now = now();
-            self.look(now, usize::MAX);
-            if !self.engine.has_gaps() || now.since(begin) >= patience {
+            self.hear_links(now);
+            if !self.engine.has_gaps() || now >= end {
                 break;
             }
             self.engine.handle_timeout(now);
@@ -517,6 +522,47 @@ impl Turn {
     }
 }
 
+/// Does something until it says that there was nothing to do, or until then; returns whether there was anything.
+fn repeat_until(until: Time, mut step: impl FnMut(Time) -> bool) -> bool {
+    let mut now = now();
+    for count in 1.. {
+        if !step(now) {
+            return count > 1;
+        }
+        if count % EVENTS_PER_LOOK == 0 {
+            now = self::now();
+            if now >= until {
+                break;
+            }
+        }
+    }
+    true
+}
+
 fn now() -> Time {
     Time::from_nanos(monotonic_ns())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_that_come_faster_than_they_are_read_are_read_until_then() {
+        let begin = now();
+        let until = begin + Duration::from_millis(20);
+        let endless = |now: Time| {
+            assert!(now.since(begin) < Duration::from_secs(30), "it goes on for ever");
+            true
+        };
+        assert!(repeat_until(until, endless));
+        assert!(now() >= until, "it has not waited for what may come yet");
+        let mut left = 3;
+        let few = |_| {
+            left -= 1;
+            left >= 0
+        };
+        assert!(repeat_until(now() + Duration::from_secs(60), few));
+        assert!(!repeat_until(until, |_| false));
+    }
 }
