@@ -144,11 +144,12 @@ impl Sharing {
         self.reports.borrow().clone()
     }
 
-    /// Waits for the next report; for ever if the thread has ended.
+    /// Waits for the next report.
+    ///
+    /// # Panics
+    /// If the thread has panicked: this daemon, too, is of no use then. A successor finds all connections in the kernel.
     pub async fn changed(&mut self) {
-        if self.reports.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        next(&mut self.reports).await;
     }
 
     /// This run of the node has another number from now on.
@@ -216,9 +217,25 @@ impl Sharing {
     }
 }
 
+async fn next(reports: &mut watch::Receiver<Report>) {
+    reports.changed().await.expect("the sync thread tells as long as it lives: it has panicked, see the log");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    #[should_panic(expected = "the sync thread")]
+    async fn a_daemon_does_not_outlive_its_sync_thread() {
+        let (told, mut reports) = watch::channel(Report::default());
+        let thread = std::thread::spawn(move || {
+            told.send_replace(Report::default());
+        });
+        thread.join().unwrap();
+        next(&mut reports).await;
+        let _ = tokio::time::timeout(Duration::from_secs(30), next(&mut reports)).await;
+    }
 
     #[test]
     fn what_goes_on_is_told_once_a_minute() {
