@@ -469,8 +469,7 @@ impl Run {
     fn wait(mut self, timeout: Duration, stop: &OwnedFd) -> Result<(), String> {
         let deadline = Instant::now() + timeout;
         while !self.ended {
-            let woken =
-                self.poll(deadline, Some(stop)).map_err(|error| format!("cannot wait for it: {error}"))?;
+            let woken = self.next(deadline, stop).map_err(|error| format!("cannot wait for it: {error}"))?;
             match woken {
                 Woken::Ended => self.ended = true,
                 Woken::Said => self.read(),
@@ -484,43 +483,45 @@ impl Run {
         }
         let status = self.child.wait().map_err(|error| format!("cannot wait for it: {error}"))?;
         let grace = Instant::now() + STDERR_GRACE;
-        while self.stderr_open && matches!(self.poll(grace, None), Ok(Woken::Said)) {
+        while self.stderr_open && matches!(self.next(grace, stop), Ok(Woken::Said)) {
             self.read();
         }
         if status.success() { Ok(()) } else { Err(self.with_last_line(how(status))) }
     }
 
-    fn poll(&self, deadline: Instant, stop: Option<&OwnedFd>) -> io::Result<Woken> {
+    /// Waits for what comes first. What is said comes last: a program that never stops talking has its time, too.
+    fn next(&self, deadline: Instant, stop: &OwnedFd) -> io::Result<Woken> {
         let mut fds = Vec::with_capacity(3);
         let mut meanings = Vec::with_capacity(3);
         let mut add = |fd, meaning| {
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
             meanings.push(meaning);
         };
-        if let Some(stop) = stop {
-            add(stop.as_fd(), Woken::Stop);
-        }
+        add(stop.as_fd(), Woken::Stop);
         if !self.ended {
             add(self.pidfd.as_fd(), Woken::Ended);
         }
         if self.stderr_open {
             add(self.stderr.as_fd(), Woken::Said);
         }
-        loop {
+        let left = loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = Timespec {
                 tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: left.subsec_nanos().into(),
             };
             match poll(&mut fds, Some(&timeout)) {
-                Ok(0) => return Ok(Woken::Late),
-                Ok(_) => break,
+                Ok(_) => break left,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-        }
+        };
         let ready = fds.iter().zip(&meanings).find(|(fd, _)| !fd.revents().is_empty());
-        Ok(ready.map_or(Woken::Late, |(_, meaning)| *meaning))
+        Ok(match ready {
+            Some((_, Woken::Said)) if left.is_zero() => Woken::Late,
+            Some((_, woken)) => *woken,
+            None => Woken::Late,
+        })
     }
 
     /// Reads what is there; keeps the end of it.

@@ -92,7 +92,10 @@ fn each_event_is_one_run_in_order_and_never_two_at_once() {
         hook if hook.runs == 20 && hook.ok && hook.running.is_none() => Ok(()),
         hook => Err(hook),
     });
-    assert_eq!(fs::read_to_string(stage.path("told")).unwrap(), "20\n");
+    wait("its being remembered", || match fs::read_to_string(stage.path("told")) {
+        Ok(told) if told == "20\n" => Ok(()),
+        told => Err(told),
+    });
     assert_eq!(stage.failures.try_recv().ok(), None);
 }
 
@@ -146,6 +149,36 @@ fn a_run_that_takes_too_long_is_killed_with_all_that_it_has_started() {
             }
         });
     }
+}
+
+#[test]
+fn a_program_that_never_stops_talking_has_no_more_time_than_others() {
+    let stage = stage("exec cat /dev/zero >&2", Duration::from_millis(300));
+    stage.push([1]);
+    let failure = stage.failures.recv_timeout(PATIENCE).expect("it is killed");
+    assert!(failure.contains("still running after 300ms: killed"), "{failure}");
+
+    // Whether such a program leaves the pipe empty for a moment is chance; this one's is never read.
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "echo word >&2; exec sleep 1000"]).stderr(Stdio::piped()).process_group(0);
+    let run = Run::new(command.spawn().unwrap()).unwrap();
+    let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    assert_eq!(run.next(Instant::now() + PATIENCE, &stop).unwrap(), Woken::Said);
+    assert_eq!(run.next(Instant::now(), &stop).unwrap(), Woken::Late);
+    rustix::io::write(&stop, &1_u64.to_ne_bytes()).unwrap();
+    assert_eq!(run.next(Instant::now(), &stop).unwrap(), Woken::Stop);
+}
+
+#[test]
+fn what_a_program_leaves_behind_holds_nobody_up() {
+    // They end when nobody reads any more.
+    let script = "for i in 1 2 3 4 5 6 7 8; do cat /dev/zero >&2 & done; echo $RUDEL_SEQUENCE >> $1/told-to";
+    let stage = stage(script, PATIENCE);
+    stage.push([1, 2]);
+    assert_eq!(wait_for_lines(&stage, "told-to", 2), ["1", "2"]);
+    let begin = Instant::now();
+    drop(stage);
+    assert!(begin.elapsed() < PATIENCE / 2, "the end of the daemon waits for nobody's program");
 }
 
 #[test]
