@@ -19,11 +19,11 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -33,11 +33,9 @@ use rudel_api::event::{Event, EventKind};
 use rudel_api::snapshot;
 use rudel_api::timestamp::Timestamp;
 use rudel_proto::text::one_line;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create, open};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::event::{EventfdFlags, eventfd};
 
-use crate::health::{SEARCH_PATH, last_line};
+use crate::program::{self, LastWords, SEARCH_PATH, STDERR_GRACE};
 use crate::pulse::Requests;
 
 /// Events that may wait for the program.
@@ -46,13 +44,8 @@ const QUEUE_MAX: usize = 256;
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// How long the end of the daemon waits for the last runs, all together.
 const END_MAX: Duration = Duration::from_secs(5);
-/// The end of the standard error that is kept, in bytes.
-const STDERR_KEPT: usize = 1024;
 /// What a failure says, in bytes at most.
 const ERROR_LEN_MAX: usize = 200;
-/// What the program wrote before its end is read for at most this long after it: something that it left behind may hold the
-/// pipe open for ever.
-const STDERR_GRACE: Duration = Duration::from_millis(100);
 
 /// What this node is about when a run begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -366,7 +359,8 @@ impl<L: Fn() -> Level, F: Fn(String)> Runner<L, F> {
         let level = (self.level)();
         let event = &task.event;
         let json = serde_json::to_string(event).map_err(|error| error.to_string())?;
-        let input = input(&json).map_err(|error| format!("cannot write its input: {error}"))?;
+        let input = program::file(&format!("{json}\n"));
+        let input = input.map_err(|error| format!("cannot write its input: {error}"))?;
         let mut command = Command::new(&task.command.program);
         command
             .args(&task.command.arguments)
@@ -391,56 +385,39 @@ impl<L: Fn() -> Level, F: Fn(String)> Runner<L, F> {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .process_group(0);
-        let parent = std::process::id();
+        let daemon = std::process::id();
         // SAFETY: between fork and exec, detach makes a few system calls, none of which allocates or locks.
         unsafe {
-            command.pre_exec(move || detach(parent));
+            command.pre_exec(move || detach(daemon));
         }
-        let child = command.spawn().map_err(|error| match error.kind() {
-            // Or of the interpreter that its first line names.
-            io::ErrorKind::NotFound => "cannot start it: no such program".to_owned(),
-            _ => format!("cannot start it: {error}"),
-        })?;
+        let child =
+            command.spawn().map_err(|error| format!("cannot start it: {}", program::why_not(&error)))?;
         Run::new(child)?.wait(task.timeout, &self.shared.stop)
     }
 }
 
-/// The input of a program: a file without a name, so that neither side waits for the other.
-fn input(json: &str) -> io::Result<File> {
-    let mut file = File::from(memfd_create("rudel-event", MemfdFlags::CLOEXEC)?);
-    writeln!(file, "{json}")?;
-    file.seek(SeekFrom::Start(0))?;
-    Ok(file)
-}
-
 /// Makes a child that shares nothing with the daemon but its rights: it dies with it, holds no descriptor of it, and is
 /// not spared when memory runs out.
-fn detach(parent: u32) -> io::Result<()> {
+fn detach(daemon: u32) -> io::Result<()> {
     // The thread that starts it lives as long as the daemon.
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()) != i32::try_from(parent).ok() {
-        return Err(io::ErrorKind::Interrupted.into());
-    }
+    program::die_with_starter(daemon)?;
     // Whatever was opened without this flag, by whatever library; the standard descriptors are already in place.
     // SAFETY: close_range with this flag closes nothing now and touches no memory.
     let marked = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if marked != 0 {
         return Err(io::Error::last_os_error());
     }
-    let score = open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-    if let Ok(score) = score {
-        // To be spared less needs no right; where it fails, it was not spared before.
-        let _ = rustix::io::write(score, b"0");
-    }
+    program::be_spared_no_more();
     Ok(())
 }
 
 /// A program that runs; killed with its group unless it has ended before.
 struct Run {
     child: Child,
-    pidfd: OwnedFd,
+    /// Readable when it has ended.
+    end: OwnedFd,
     stderr: File,
-    said: Vec<u8>,
+    said: LastWords,
     stderr_open: bool,
     ended: bool,
 }
@@ -448,15 +425,15 @@ struct Run {
 impl Run {
     fn new(mut child: Child) -> Result<Self, String> {
         let opened = (|| {
-            let pid = pid_of(&child).ok_or(io::ErrorKind::NotFound)?;
-            let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+            let end = program::end_of(&child)?;
             let stderr = File::from(OwnedFd::from(child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?));
             rustix::io::ioctl_fionbio(&stderr, true)?;
-            Ok::<_, io::Error>((pidfd, stderr))
+            Ok::<_, io::Error>((end, stderr))
         })();
         match opened {
-            Ok((pidfd, stderr)) => {
-                Ok(Run { child, pidfd, stderr, said: Vec::new(), stderr_open: true, ended: false })
+            Ok((end, stderr)) => {
+                let said = LastWords::default();
+                Ok(Run { child, end, stderr, said, stderr_open: true, ended: false })
             }
             Err(error) => {
                 let _ = child.kill();
@@ -486,61 +463,42 @@ impl Run {
         while self.stderr_open && matches!(self.next(grace, stop), Ok(Woken::Said)) {
             self.read();
         }
-        if status.success() { Ok(()) } else { Err(self.with_last_line(how(status))) }
+        if status.success() { Ok(()) } else { Err(self.with_last_line(program::how(status))) }
     }
 
-    /// Waits for what comes first. What is said comes last: a program that never stops talking has its time, too.
+    /// Waits for what comes first. What it says comes last: a program that never stops talking has its time, too.
     fn next(&self, deadline: Instant, stop: &OwnedFd) -> io::Result<Woken> {
-        let mut fds = Vec::with_capacity(3);
-        let mut meanings = Vec::with_capacity(3);
-        let mut add = |fd, meaning| {
-            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
-            meanings.push(meaning);
-        };
-        add(stop.as_fd(), Woken::Stop);
+        let mut fds: Vec<&dyn AsFd> = vec![stop];
+        let mut meanings = vec![Woken::Stop];
         if !self.ended {
-            add(self.pidfd.as_fd(), Woken::Ended);
+            fds.push(&self.end);
+            meanings.push(Woken::Ended);
         }
         if self.stderr_open {
-            add(self.stderr.as_fd(), Woken::Said);
+            fds.push(&self.stderr);
+            meanings.push(Woken::Said);
         }
-        let left = loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let timeout = Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: left.subsec_nanos().into(),
-            };
-            match poll(&mut fds, Some(&timeout)) {
-                Ok(_) => break left,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        };
-        let ready = fds.iter().zip(&meanings).find(|(fd, _)| !fd.revents().is_empty());
-        Ok(match ready {
-            Some((_, Woken::Said)) if left.is_zero() => Woken::Late,
-            Some((_, woken)) => *woken,
+        let first = program::first_of(&fds, deadline)?;
+        Ok(match first.map(|place| meanings[place]) {
+            Some(Woken::Said) if Instant::now() >= deadline => Woken::Late,
+            Some(woken) => woken,
             None => Woken::Late,
         })
     }
 
     /// Reads what is there; keeps the end of it.
     fn read(&mut self) {
-        let mut buffer = [0; STDERR_KEPT];
+        let mut buffer = LastWords::buffer();
         match self.stderr.read(&mut buffer) {
             Ok(0) => self.stderr_open = false,
-            Ok(len) => {
-                self.said.extend_from_slice(&buffer[..len]);
-                let extra = self.said.len().saturating_sub(STDERR_KEPT);
-                self.said.drain(..extra);
-            }
+            Ok(len) => self.said.hear(&buffer[..len]),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(_) => self.stderr_open = false,
         }
     }
 
     fn with_last_line(&self, how: String) -> String {
-        match last_line(&self.said) {
+        match self.said.line() {
             Some(line) => format!("{} ({how})", one_line(&line, ERROR_LEN_MAX)),
             None => how,
         }
@@ -550,10 +508,7 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         if !self.ended {
-            if let Some(pid) = pid_of(&self.child) {
-                // It has not been waited for: the number is still its own. Fails only if the group is empty.
-                let _ = kill_process_group(pid, Signal::KILL);
-            }
+            program::kill_group(self.child.id());
             let _ = self.child.wait();
         }
     }
@@ -565,18 +520,6 @@ enum Woken {
     Ended,
     Said,
     Late,
-}
-
-fn pid_of(child: &Child) -> Option<Pid> {
-    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
-}
-
-fn how(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("killed by signal {signal}"),
-        (None, None) => status.to_string(),
-    }
 }
 
 /// The number of the last event that was taken; 0 if none ever was.

@@ -22,6 +22,7 @@ pub mod orders;
 pub mod parent;
 pub mod prepare;
 pub mod privilege;
+mod program;
 pub mod pulse;
 pub mod realtime;
 pub mod reception;

@@ -1,90 +1,72 @@
 //! Whether a program exits with 0.
 //!
 //! It runs as the leader of a process group of its own, and is killed with all of it at the time-out or when the daemon
-//! ends. It gets none of the daemon's privileges: no capability, and none to be had by executing something (`no new
-//! privileges`, prctl(2)), and not its protection from the end of memory; it stays the daemon's user, root. Its environment holds `PATH`, `RUDEL_NODE` and
-//! `RUDEL_CHECK`, its standard input and output are /dev/null. Of its standard error the last line is the reason of a failure.
+//! ends; when the daemon is killed or crashes, the kernel kills the program, and what that has started goes on. It gets
+//! none of the daemon's privileges: no capability, and none to be had by executing something (`no new privileges`,
+//! prctl(2)), and not its protection from the end of memory; it stays the daemon's user, root. Its environment holds
+//! `PATH`, `RUDEL_NODE` and `RUDEL_CHECK`, its standard input and output are /dev/null. Of its standard error the last line
+//! is the reason of a failure.
 
 use std::io;
-use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use rudel_api::config::CommandLine;
-use rustix::fs::{Mode, OFlags, open};
-use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::{Blocking, words};
-
-/// The `PATH` of what the daemon starts: what systemd gives to its services, too.
-pub(crate) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// The end of the standard error that is kept, in bytes.
-const STDERR_KEPT: usize = 1024;
-/// What a program wrote before its end is read for at most this long after it: something that it left behind may hold
-/// the pipe open for ever.
-const STDERR_GRACE: Duration = Duration::from_millis(100);
+use crate::program::{self, LastWords, SEARCH_PATH, STDERR_GRACE};
 
 pub(super) struct Exec {
     command: CommandLine,
     node: String,
     check: String,
-    starting: Blocking<()>,
+    starter: Option<Sender<Start>>,
+}
+
+/// A program to be started, and who waits for it.
+struct Start {
+    command: Command,
+    started: oneshot::Sender<io::Result<Group>>,
 }
 
 impl Exec {
     pub(super) fn new(command: &CommandLine, node: &str, check: &str) -> Self {
-        Exec {
-            command: command.clone(),
-            node: node.to_owned(),
-            check: check.to_owned(),
-            starting: Blocking::new(),
-        }
+        Exec { command: command.clone(), node: node.to_owned(), check: check.to_owned(), starter: None }
     }
 
     pub(super) async fn ask(&mut self) -> Result<(), String> {
-        let started = self.start().await?;
-        let mut running = started.map_err(|error| {
-            let why = match error.kind() {
-                // Or of the interpreter that its first line names.
-                io::ErrorKind::NotFound => "no such program".to_owned(),
-                _ => words(&error),
-            };
-            format!("cannot start {}: {why}", self.command.program.display())
+        let mut running = self.start().await.map_err(|error| {
+            format!("cannot start {}: {}", self.command.program.display(), program::why_not(&error))
         })?;
-        let (status, stderr) =
+        let (status, said) =
             run_to_end(&mut running.0).await.map_err(|error| format!("cannot wait for it: {error}"))?;
         if status.success() {
             return Ok(());
         }
-        let how = match (status.code(), status.signal()) {
-            (Some(code), _) => format!("exit status {code}"),
-            (None, Some(signal)) => format!("killed by signal {signal}"),
-            (None, None) => status.to_string(),
-        };
-        Err(match last_line(&stderr) {
+        let how = program::how(status);
+        Err(match said.line() {
             Some(line) => format!("{line} ({how})"),
             None => how,
         })
     }
 
-    /// Starts the program on another thread: to start one is to wait for a disk.
-    async fn start(&mut self) -> Result<io::Result<Group>, String> {
-        loop {
-            let mut command = self.command();
-            // If nobody waits for it any more, what was sent is dropped, and so killed, wherever it is.
-            let (sender, mut receiver) = oneshot::channel();
-            let start = move || drop(sender.send(command.spawn().map(Group)));
-            self.starting.run(start).await?;
-            if let Ok(started) = receiver.try_recv() {
-                return Ok(started);
-            }
-            // That was the start of an earlier one, which had taken longer than its time-out.
-        }
+    /// Starts the program on another thread: to start one is to wait for a disk. It is a thread of this check's own, which
+    /// lives as long as the check, since the program dies with it.
+    async fn start(&mut self) -> io::Result<Group> {
+        let (sender, started) = oneshot::channel();
+        let start = Start { command: self.command(), started: sender };
+        let starter = match &self.starter {
+            Some(starter) => starter,
+            None => self.starter.insert(starter()?),
+        };
+        let ended = || io::Error::other("the thread that starts it has ended");
+        starter.send(start).map_err(|_| ended())?;
+        started.await.map_err(|_| ended())?
     }
 
     fn command(&self) -> Command {
@@ -101,27 +83,39 @@ impl Exec {
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
-        // SAFETY: between fork and exec, drop_privileges makes a few system calls, none of which allocates or locks.
+        let daemon = std::process::id();
+        // SAFETY: between fork and exec, these make a few system calls, none of which allocates or locks.
         unsafe {
-            command.pre_exec(drop_privileges);
+            command.pre_exec(drop_privileges).pre_exec(move || program::die_with_starter(daemon));
         }
         command
     }
 }
 
-/// What the kernel spares when memory runs out is the daemon, not what it starts.
-const OOM_SCORE: &[u8] = b"0";
+/// A thread that starts programs for as long as anybody wants it to.
+fn starter() -> io::Result<Sender<Start>> {
+    let (sender, wanted): (_, Receiver<Start>) = channel();
+    let runtime = Handle::current();
+    let start = move || {
+        let _runtime = runtime.enter();
+        for Start { mut command, started } in wanted {
+            // After a start that took long, nobody may wait for the next one any more either.
+            if !started.is_closed() {
+                // If nobody waits for it, what was sent is dropped, and so killed, wherever it is.
+                drop(started.send(command.spawn().map(Group)));
+            }
+        }
+    };
+    std::thread::Builder::new().name("rudel-exec".into()).spawn(start)?;
+    Ok(sender)
+}
 
 /// Without new privileges, what root executes gets no capability that it does not have (capabilities(7)).
 fn drop_privileges() -> io::Result<()> {
     set_no_new_privs(true)?;
     let none = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
-    // Without capabilities, it can be made worse and not better (proc_pid_oom_score_adj(5)): what fails was no better.
-    let score = open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-    if let Ok(score) = score {
-        let _ = rustix::io::write(score, OOM_SCORE);
-    }
+    program::be_spared_no_more();
     Ok(())
 }
 
@@ -131,50 +125,43 @@ struct Group(Child);
 impl Drop for Group {
     fn drop(&mut self) {
         // No id: it was waited for, and the number may be another's by now.
-        if let Some(pid) = self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
-            // Fails only if there is nobody left in it.
-            let _ = kill_process_group(pid, Signal::KILL);
+        if let Some(id) = self.0.id() {
+            program::kill_group(id);
         }
     }
 }
 
 /// Waits for the end, and keeps the last of what it says: whatever it says, it is never held up, and never all kept.
-async fn run_to_end(child: &mut Child) -> io::Result<(ExitStatus, Vec<u8>)> {
-    let mut kept = Vec::new();
+async fn run_to_end(child: &mut Child) -> io::Result<(ExitStatus, LastWords)> {
+    let mut said = LastWords::default();
     let Some(mut stderr) = child.stderr.take() else {
-        return Ok((child.wait().await?, kept));
+        return Ok((child.wait().await?, said));
     };
-    let mut read = async |kept: &mut Vec<u8>| {
-        let mut buffer = [0; STDERR_KEPT];
+    let mut read = async |said: &mut LastWords| {
+        let mut buffer = LastWords::buffer();
         while let Ok(len @ 1..) = stderr.read(&mut buffer).await {
-            kept.extend_from_slice(&buffer[..len]);
-            kept.drain(..kept.len().saturating_sub(STDERR_KEPT));
+            said.hear(&buffer[..len]);
         }
     };
     let early = tokio::select! {
         status = child.wait() => Some(status?),
-        () = read(&mut kept) => None,
+        () = read(&mut said) => None,
     };
     let status = match early {
         Some(status) => {
-            let _ = timeout(STDERR_GRACE, read(&mut kept)).await;
+            let _ = timeout(STDERR_GRACE, read(&mut said)).await;
             status
         }
         None => child.wait().await?,
     };
-    Ok((status, kept))
-}
-
-/// The last line with anything in it.
-pub(crate) fn last_line(stderr: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(stderr);
-    text.lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_owned)
+    Ok((status, said))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::path::{Path, PathBuf};
+    use std::time::Duration;
     use tokio::time::Instant;
 
     fn shell(script: &str) -> Exec {
@@ -307,6 +294,34 @@ mod tests {
         });
         daemon.shutdown_background();
         runtime().block_on(assert_killed(&pids));
+    }
+
+    #[test]
+    fn it_dies_with_a_daemon_that_is_killed() {
+        const PIDS: &str = "RUDEL_TEST_PIDS";
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        if let Some(pids) = std::env::var_os(PIDS).map(PathBuf::from) {
+            // As the daemon.
+            let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000", pids.display());
+            let outcome = runtime.block_on(shell(&script).ask());
+            panic!("it has ended: {outcome:?}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let pids = directory.path().join("pids");
+        let mut daemon = std::process::Command::new(std::env::current_exe().unwrap());
+        daemon.args(["health::exec::tests::it_dies_with_a_daemon_that_is_killed", "--exact"]);
+        let mut daemon = daemon.env(PIDS, &pids).spawn().unwrap();
+        runtime.block_on(written(&pids));
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        let program = std::fs::read_to_string(&pids).unwrap();
+        let dead = async {
+            while alive(program.trim()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let dead = runtime.block_on(async { timeout(Duration::from_secs(20), dead).await });
+        dead.expect("it dies with the daemon");
     }
 
     fn alive(pid: &str) -> bool {

@@ -38,7 +38,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout};
 
-pub(crate) use exec::{SEARCH_PATH, last_line};
 pub use fitness::{Fitness, Word};
 
 /// Outcomes that may wait for the daemon; a check whose outcome does not fit waits with its next question.

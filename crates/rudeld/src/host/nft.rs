@@ -1,13 +1,19 @@
 //! The cluster's own table in nftables. `nft` itself loads and removes it: one program that every administrator of a
 //! router has, whose errors he knows, and which takes a whole table as one change.
 
-use std::io::{self, Write as _};
-use std::process::{Command, Stdio};
+use std::io;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::program;
 
 /// Both families in one table.
 const FAMILY: &str = "inet";
 /// Where nft is if it is on no path.
 const USUAL_PLACE: &str = "/usr/sbin/nft";
+
+/// How long it may take: it waits while somebody else changes rules, who may have many.
+const TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A table, and what is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,12 +48,13 @@ pub fn remove(table: &str) -> io::Result<()> {
 /// A table as nft shows it, without what counts; none if it is not there.
 ///
 /// # Errors
-/// That there is no nft.
+/// What nft says, or that there is none.
 pub fn list(table: &str) -> io::Result<Option<String>> {
     match nft(&["-s", "list", "table", FAMILY, table], "") {
         Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
-        Err(_) => Ok(None),
+        // nft has no exit status of its own for that.
+        Err(error) if error.to_string().contains("No such file or directory") => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -58,29 +65,24 @@ pub fn full_name(table: &str) -> String {
 }
 
 fn nft(arguments: &[&str], input: &str) -> io::Result<String> {
-    let start = |program: &str| {
-        Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
+    let run = |program: &str| {
+        // Its words are read below.
+        program::run(Command::new(program).args(arguments).env("LC_ALL", "C"), input, TIME_MAX)
     };
-    let mut child = match start("nft") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => start(USUAL_PLACE),
+    let outcome = match run("nft") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => run(USUAL_PLACE),
         other => other,
-    }
-    .map_err(|error| {
-        io::Error::new(error.kind(), format!("nft does not start ({error}); install nftables"))
+    };
+    let outcome = outcome.map_err(|error| {
+        let what = match error.kind() {
+            io::ErrorKind::TimedOut => format!("nft: {error}"),
+            _ => format!("nft does not start ({}); install nftables", program::why_not(&error)),
+        };
+        io::Error::new(error.kind(), what)
     })?;
-    // nft reads everything before it says anything, and says little.
-    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let first = said.lines().next().unwrap_or("it says nothing");
-        return Err(io::Error::other(format!("nft: {first}")));
+    if !outcome.status.success() {
+        let first = outcome.stderr.lines().next().unwrap_or("it says nothing");
+        return Err(io::Error::other(format!("nft: {first} ({})", program::how(outcome.status))));
     }
-    written?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok(outcome.stdout)
 }
