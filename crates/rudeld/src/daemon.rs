@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::monotonic_ns;
 use crate::control::{self, CONNECTIONS_MAX, Control, Followers};
+use crate::crash::{Fuse, crash};
 use crate::health::{self, Checks, Fitness, Verdict};
 use crate::history::History;
 use crate::hooks::{self, Hooks};
@@ -76,8 +77,6 @@ pub enum DaemonError {
     Host(Box<ConfigError>),
     /// Something could not be done (exit code 1).
     Failed(String),
-    /// A thread has died; whatever it held is as it was then.
-    Crashed(String),
 }
 
 impl From<ConfigError> for DaemonError {
@@ -105,12 +104,13 @@ pub fn run(options: &Options, role: Role, tie: &Tie) -> Result<End, DaemonError>
     let in_runtime = runtime.enter();
     let prepared = Prepared::new(options)?;
     let mut running = Running::start(options, prepared, role, tie)?;
+    let fuse = Fuse;
     let outcome = runtime.block_on(running.daemon.serve(running.ears));
     let mut failures = if running.daemon.handing_over && outcome.is_ok() {
-        running.hold.leave_standing()?
+        running.hold.leave_standing()
     } else {
         running.daemon.handing_over = false;
-        running.hold.take_down()?
+        running.hold.take_down()
     };
     failures.extend(outcome.err());
     // Not waiting for a resolver or a disk that a health check hangs in.
@@ -121,6 +121,7 @@ pub fn run(options: &Options, role: Role, tie: &Tie) -> Result<End, DaemonError>
         running.daemon.tell_the_end(&failures);
     }
     drop(running.daemon);
+    drop(fuse);
     if !failures.is_empty() {
         Err(DaemonError::Failed(failures.join("; ")))
     } else if handed_over {
@@ -159,34 +160,33 @@ struct Hold {
 }
 
 impl Hold {
-    fn end(self, stays: bool) -> Result<(HostSetup, Xdp, Result<(), PulseError>), DaemonError> {
+    fn end(self, stays: bool) -> (HostSetup, Xdp, Result<(), PulseError>) {
         drop(self.responder);
         drop(self.monitor);
-        let panicked = |_| DaemonError::Crashed("the pulse thread has panicked; see the log".into());
-        let (xdp, result) = self.pulse.thread.join().map_err(panicked)?;
+        let Ok((xdp, result)) = self.pulse.thread.join() else { crash("the pulse thread") };
         // After the last move of buckets, and before the settings that it needs are put back.
         match self.sync {
             Some(sync) if stays && result.is_ok() => sync.leave_standing(),
             other => drop(other),
         }
-        Ok((self.host, xdp, result))
+        (self.host, xdp, result)
     }
 
     /// Takes everything down; returns what could not be done.
-    fn take_down(self) -> Result<Vec<String>, DaemonError> {
-        let (host, xdp, result) = self.end(false)?;
+    fn take_down(self) -> Vec<String> {
+        let (host, xdp, result) = self.end(false);
         let mut failures = host.take_down(xdp);
         failures.extend(result.err().map(|error| error.to_string()));
-        Ok(failures)
+        failures
     }
 
     /// Ends this process's part, and leaves kernel and host to a successor; takes them down if the pulse thread failed.
-    fn leave_standing(self) -> Result<Vec<String>, DaemonError> {
-        let (host, xdp, result) = self.end(true)?;
-        let Err(error) = result else { return Ok(Vec::new()) };
+    fn leave_standing(self) -> Vec<String> {
+        let (host, xdp, result) = self.end(true);
+        let Err(error) = result else { return Vec::new() };
         let mut failures = host.take_down(xdp);
         failures.push(error.to_string());
-        Ok(failures)
+        failures
     }
 }
 

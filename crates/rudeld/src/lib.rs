@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod connections;
 pub mod control;
+mod crash;
 pub mod daemon;
 pub mod event_log;
 pub mod health;

@@ -10,9 +10,6 @@ use rudeld::parent::channel::ToParent;
 use rudeld::parent::{self, Tie};
 use tracing_subscriber::EnvFilter;
 
-/// As a panic of the main thread.
-const CRASHED: u8 = 101;
-
 fn main() -> ExitCode {
     let options = Options::parse();
     start_log(options.log_format);
@@ -36,11 +33,6 @@ fn main() -> ExitCode {
         Err(DaemonError::Config(error)) => (Some((error.render(colour()), error.render(false))), 2),
         Err(DaemonError::Host(error)) => (Some((error.render(colour()), error.render(false))), 1),
         Err(DaemonError::Failed(error)) => (Some((format!("rudeld: {error}"), error)), 1),
-        Err(DaemonError::Crashed(error)) => {
-            // Without a word to the parent: it does what it does when a daemon dies.
-            eprintln!("rudeld: {error}");
-            return ExitCode::from(CRASHED);
-        }
     };
     if let Some((shown, told)) = said {
         eprintln!("{shown}");
