@@ -23,7 +23,7 @@ use rudel_api::timestamp::Timestamp;
 use rudel_datapath::{Datapath, LeaseUntil, Xdp};
 use rudel_proto::id::{Incarnation, NodeName, ViewId};
 use rudel_proto::{Command, Node, Time};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::monotonic_ns;
@@ -43,8 +43,8 @@ use crate::legacy::{Household, Legacy};
 use crate::nat;
 use crate::neighbor::{Claim, Election, Responder, announce};
 use crate::options::{Options, Role};
-use crate::parent::Tie;
 use crate::parent::channel::{Serving, ToChild, ToParent};
+use crate::parent::tie::{Orders, Tie};
 use crate::prepare::Prepared;
 use crate::pulse::{self, Notice, Parts, Pulse, PulseError, Request, Requests};
 use crate::reception::{self, News, Reception};
@@ -107,9 +107,10 @@ pub fn run(options: &Options, role: Role, tie: &Tie) -> Result<End, DaemonError>
     let fuse = Fuse;
     let outcome = runtime.block_on(running.daemon.serve(running.ears));
     let mut failures = if running.daemon.handing_over && outcome.is_ok() {
-        running.hold.leave_standing()
+        running.hold.leave_standing(tie)
     } else {
         running.daemon.handing_over = false;
+        tie.tell_ending();
         running.hold.take_down()
     };
     failures.extend(outcome.err());
@@ -133,6 +134,25 @@ pub fn run(options: &Options, role: Role, tie: &Tie) -> Result<End, DaemonError>
     }
 }
 
+/// What asks a daemon to leave, or to read its configuration. Listened to before anything on this host is changed: until
+/// then it just ends.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, String> {
+        let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// A daemon that has begun.
 struct Running {
     daemon: Daemon,
@@ -142,6 +162,8 @@ struct Running {
 
 /// What a serving daemon listens to.
 struct Ears {
+    signals: Signals,
+    orders: Orders,
     control: Control,
     web: Option<Web>,
     notices: mpsc::Receiver<Notice>,
@@ -181,9 +203,10 @@ impl Hold {
     }
 
     /// Ends this process's part, and leaves kernel and host to a successor; takes them down if the pulse thread failed.
-    fn leave_standing(self) -> Vec<String> {
+    fn leave_standing(self, tie: &Tie) -> Vec<String> {
         let (host, xdp, result) = self.end(true);
         let Err(error) = result else { return Vec::new() };
+        tie.tell_ending();
         let mut failures = host.take_down(xdp);
         failures.push(error.to_string());
         failures
@@ -193,6 +216,9 @@ impl Hold {
 impl Running {
     /// Takes the node's place on this host, and begins to listen to the cluster, or goes on where a predecessor ended.
     fn start(options: &Options, prepared: Prepared, role: Role, tie: &Tie) -> Result<Self, DaemonError> {
+        let signals = Signals::listen().map_err(failed)?;
+        let orders =
+            tie.listen().map_err(|error| failed(format!("cannot listen to the parent process: {error}")))?;
         let protocol = prepared.protocol();
         protocol.validate().map_err(failed)?;
         let cluster = prepared.config.cluster.name.as_str();
@@ -244,6 +270,16 @@ impl Running {
             .map_err(|error| failed(format!("cannot watch the links: {error}")))?;
 
         let journal = place.host_journal();
+        let mut will = Serving {
+            pin_dir: pin_dir.clone(),
+            journal: journal.clone(),
+            socket,
+            lock: place.lock_path().into(),
+            timeout_ms: u64::try_from(protocol.timeout.as_millis()).unwrap_or(u64::MAX),
+            farewells: Vec::new(),
+        };
+        // From here on somebody must take down what is put up, even if this process cannot.
+        tie.tell(&ToParent::Begun(will.clone()));
         let (opened, mut ahead) = rehearsed.unzip();
         let open = || HostSetup::open(&config, &pin_dir, &options.bpffs).map_err(failed);
         let mut datapath = opened.map_or_else(open, Ok)?;
@@ -298,14 +334,7 @@ impl Running {
         let (notice_sender, notices) = mpsc::channel(QUEUE_MAX);
         let (teller, latest) = latest::channel();
         let (ended_sender, ended) = oneshot::channel();
-        let will = Serving {
-            pin_dir: pin_dir.clone(),
-            journal: journal.clone(),
-            socket,
-            lock: place.lock_path().into(),
-            timeout_ms: u64::try_from(protocol.timeout.as_millis()).unwrap_or(u64::MAX),
-            farewells: node.farewells(),
-        };
+        will.farewells = node.farewells();
         let parts = Parts {
             node,
             links: heartbeats,
@@ -399,7 +428,7 @@ impl Running {
         for warning in daemon.config.warnings() {
             tracing::warn!("{warning}");
         }
-        let ears = Ears { control, web, notices, latest, world, ended };
+        let ears = Ears { signals, orders, control, web, notices, latest, world, ended };
         Ok(Running { daemon, ears, hold: Hold { responder, monitor, pulse, sync, host } })
     }
 }
@@ -500,13 +529,8 @@ struct Daemon {
 impl Daemon {
     /// Serves until the pulse thread has ended.
     async fn serve(&mut self, ears: Ears) -> Result<(), String> {
-        let Ears { control, web, mut notices, mut latest, mut world, mut ended } = ears;
-        let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
-        let mut terminate = listen(SignalKind::terminate())?;
-        let mut interrupt = listen(SignalKind::interrupt())?;
-        let mut hangup = listen(SignalKind::hangup())?;
-        let mut orders =
-            self.tie.listen().map_err(|error| format!("cannot listen to the parent process: {error}"))?;
+        let Ears { mut signals, mut orders, control, web, mut notices, mut latest, mut world, mut ended } =
+            ears;
         self.history.borrow_mut().push(EventKind::Started, None, "the daemon has started");
         self.notify(&[sd_notify::NotifyState::Ready]);
 
@@ -535,9 +559,9 @@ impl Daemon {
                     tokio::select! {
                         biased;
                         _ = &mut ended => break,
-                        _ = terminate.recv() => self.leave("SIGTERM"),
-                        _ = interrupt.recv() => self.leave("SIGINT"),
-                        _ = hangup.recv() => {
+                        _ = signals.terminate.recv() => self.leave("SIGTERM"),
+                        _ = signals.interrupt.recv() => self.leave("SIGINT"),
+                        _ = signals.hangup.recv() => {
                             tracing::warn!("SIGHUP: this version reads its configuration only at the start; restart it");
                         }
                         order = orders.next() => self.obey(order).await,
@@ -624,7 +648,7 @@ impl Daemon {
             reason = format!("{reason}, and something could not be done: {}", failures.join("; "));
         }
         self.history.borrow_mut().push(EventKind::Left, None, reason);
-        self.hooks.finish(|| self.tie.beat());
+        self.hooks.finish();
     }
 
     /// The parent process wants something.

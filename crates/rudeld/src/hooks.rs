@@ -229,13 +229,12 @@ impl Hooks {
         })
     }
 
-    /// Waits until everything that happened has been told, for a few seconds at most. `alive` is called all the while.
-    pub fn finish(&mut self, alive: impl Fn()) {
+    /// Waits until everything that happened has been told, for a few seconds at most.
+    pub fn finish(&mut self) {
         let deadline = Instant::now() + END_MAX;
         self.shared.lock().end = Some(deadline);
         self.shared.changed.notify_one();
         while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) && Instant::now() < deadline {
-            alive();
             std::thread::sleep(Duration::from_millis(5));
         }
         self.cut_off();

@@ -12,6 +12,10 @@ const SAID_AGAIN: Duration = Duration::from_secs(30);
 /// systemd is to wait for so much longer each time. A daemon that does not ask again is killed after that.
 const EXTENSION: Duration = Duration::from_secs(15);
 
+/// A daemon that takes down what it had put up, and is not done after so long, hangs: there may be hundreds of thousands
+/// of connections to remove, drivers to wait for, and the administrator's program to be told.
+pub(crate) const TAKE_DOWN_MAX: Duration = Duration::from_secs(60);
+
 /// How far a leave is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Progress {
@@ -57,6 +61,12 @@ impl Leaving {
 pub(crate) fn states(status: &str) -> [NotifyState<'_>; 2] {
     let extension = u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX);
     [NotifyState::Status(status), NotifyState::ExtendTimeoutUsec(extension)]
+}
+
+/// What systemd is told when the node has left, and its host is put back as it was.
+pub(crate) fn taking_down() -> String {
+    let wait = u32::try_from(TAKE_DOWN_MAX.as_micros()).unwrap_or(u32::MAX);
+    format!("{}\n{}\n", NotifyState::Status("taking everything down"), NotifyState::ExtendTimeoutUsec(wait))
 }
 
 fn plural(count: u32, what: &str) -> String {

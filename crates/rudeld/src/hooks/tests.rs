@@ -264,7 +264,7 @@ fn the_end_is_told_before_the_daemon_ends() {
     let mut stage = stage("echo $RUDEL_EVENT >> $1/told-to", PATIENCE);
     stage.push([1]);
     stage.hooks.door().push(&event(2, EventKind::Left));
-    stage.hooks.finish(|| {});
+    stage.hooks.finish();
     assert_eq!(stage.lines("told-to"), ["joined", "left"]);
 }
 

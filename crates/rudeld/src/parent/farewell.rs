@@ -24,6 +24,11 @@ pub(super) struct Will {
 }
 
 impl Will {
+    /// Whether there ever was a run that somebody could go on with, or that others wait for.
+    pub(super) fn has_served(&self) -> bool {
+        !self.serving.farewells.is_empty()
+    }
+
     /// For how long the kernel still passes packets on the dead daemon's authority; `None` if it does not.
     pub(super) fn lease_left(&self) -> Option<Duration> {
         let left = match rudel_datapath::look(&self.serving.pin_dir) {
@@ -47,6 +52,9 @@ impl Will {
             return;
         }
         self.said = true;
+        if !self.has_served() {
+            return;
+        }
         for (index, datagram) in self.serving.farewells.iter().enumerate() {
             if index > 0 {
                 std::thread::sleep(APART);

@@ -4,7 +4,7 @@
 //!   systemd ──► parent (main process)          daemon (its child)
 //!      ▲          signals, passed on ────────►  leaves, reloads
 //!      │          a page: beats      ◄────────  pulse thread
-//!      └ notify ◄ messages           ◄───────►  prepared · serving · restart · hand over · ended
+//!      └ notify ◄ messages           ◄───────►  prepared · begun · serving · restart · hand over · ending · ended
 //!                 good-byes, sealed  ◄────────  with sockets to send them by
 //! ```
 //!

@@ -17,6 +17,7 @@ use super::board::Board;
 use super::channel::{self, Channel, ToChild, ToParent};
 use super::farewell::Will;
 use super::tie;
+use crate::leaving::TAKE_DOWN_MAX;
 use crate::options::Role;
 use crate::realtime;
 
@@ -28,8 +29,10 @@ const LOOP_WITHIN: Duration = Duration::from_secs(60);
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// A daemon whose pulse thread makes no turn for four time-outs, but at least for so long, hangs.
 const HUNG_MIN: Duration = Duration::from_secs(2);
-/// A successor that has not prepared itself within this time never will.
+/// A daemon that has not prepared itself within this time never will.
 const PREPARE_MAX: Duration = Duration::from_secs(30);
+/// One that was told to begin and does not serve after so long hangs. It may have to wait for modules, programs and disks.
+const BEGIN_MAX: Duration = Duration::from_secs(60);
 /// What the parent ends with when the daemon could not.
 const FAILURE: u8 = 1;
 
@@ -51,10 +54,14 @@ struct Child {
     channel: Channel,
     board: Board,
     started: Instant,
+    /// Since it was started, or told to begin.
+    since: Instant,
     /// It waits for its turn: whether it can go on with what is there.
     prepared: Option<Result<(), String>>,
     begun: bool,
     serving: bool,
+    /// It takes down what it had put up: no pulse thread makes turns any more.
+    ending: bool,
     handed_over: bool,
     refused: Option<String>,
     ended: Option<u8>,
@@ -78,7 +85,19 @@ impl Child {
 
     fn begin(&mut self) {
         self.begun = true;
+        self.since = Instant::now();
         self.tell(&ToChild::Begin);
+    }
+
+    /// When it hangs, if it does not serve before; none if it does.
+    fn late_at(&self) -> Option<Instant> {
+        let patience = match (&self.prepared, self.begun) {
+            (_, true) => BEGIN_MAX,
+            // It waits for its turn, however long that takes.
+            (Some(_), false) => return None,
+            (None, false) => PREPARE_MAX,
+        };
+        (!self.serving).then_some(self.since + patience)
     }
 
     /// Whether the administrator has stopped it, or a debugger has.
@@ -122,9 +141,16 @@ impl Parent {
         let _ = (realtime::try_prefer_this_thread(), realtime::try_lock_memory());
         let mut arguments = env::args_os();
         let called = arguments.next().map(PathBuf::from).unwrap_or_default();
-        Ok(Parent {
-            program: program(&called)?,
-            arguments: arguments.collect(),
+        // A third of what it allows: one word may come late.
+        let watchdog = sd_notify::watchdog_enabled().map(|period| (period / 3, Instant::now()));
+        Ok(Parent { watchdog, ..Parent::of(program(&called)?, arguments.collect(), signals) })
+    }
+
+    /// Of daemons that are started so.
+    fn of(program: PathBuf, arguments: Vec<OsString>, signals: OwnedFd) -> Self {
+        Parent {
+            program,
+            arguments,
             signals,
             child: None,
             next: None,
@@ -136,10 +162,9 @@ impl Parent {
             restarting: false,
             handing_over: false,
             watched: Instant::now(),
-            // A third of what it allows: one word may come late.
-            watchdog: sd_notify::watchdog_enabled().map(|period| (period / 3, Instant::now())),
+            watchdog: None,
             exit: None,
-        })
+        }
     }
 
     fn run(&mut self) -> u8 {
@@ -215,9 +240,11 @@ impl Parent {
             channel,
             board,
             started: now,
+            since: now,
             prepared: None,
             begun: false,
             serving: false,
+            ending: false,
             handed_over: false,
             refused: None,
             ended: None,
@@ -232,7 +259,7 @@ impl Parent {
     /// Sleeps until something happens.
     fn wait(&self) {
         let mut moments: Vec<Instant> = self.start_at.into_iter().chain(self.lease_until).collect();
-        moments.extend(self.next.iter().map(|next| next.started + PREPARE_MAX));
+        moments.extend(self.children().filter_map(Child::late_at));
         if self.child.as_ref().is_some_and(|child| child.serving) {
             moments.push(self.watched + self.patience() / 4);
         }
@@ -377,6 +404,9 @@ impl Parent {
                 }
             }
             ToParent::Serving(serving) => self.will = Some(Will { serving, sockets: fds, said: false }),
+            // One that may go on with its predecessor's run has the good-byes of that.
+            ToParent::Begun(_) if self.will.as_ref().is_some_and(|will| !will.said) => {}
+            ToParent::Begun(serving) => self.will = Some(Will { serving, sockets: fds, said: false }),
             ToParent::Notify(text) => {
                 if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Custom(&text)]) {
                     tracing::debug!(%error, "systemd was not notified");
@@ -390,7 +420,7 @@ impl Parent {
                     }
                 }
             }
-            ToParent::Refused(_) | ToParent::HandedOver | ToParent::Ended(_) => {}
+            ToParent::Refused(_) | ToParent::HandedOver | ToParent::Ended(_) | ToParent::Ending => {}
         }
     }
 
@@ -418,7 +448,8 @@ impl Parent {
             match child.process.try_wait() {
                 Ok(Some(status)) => {
                     for (message, fds) in receive(&mut child) {
-                        if matches!(message, ToParent::Serving(_) | ToParent::Notify(_)) {
+                        if matches!(message, ToParent::Begun(_) | ToParent::Serving(_) | ToParent::Notify(_))
+                        {
                             self.hear(message, fds);
                         }
                     }
@@ -439,7 +470,10 @@ impl Parent {
                 // It was told to leave, and had already begun to hand over.
                 _ if self.stopping => self.give_up(0),
                 Some(next) => self.promote(next),
-                None => self.start(Role::Again),
+                None => {
+                    self.mind_the_lease();
+                    self.start(Role::Again);
+                }
             }
             return;
         }
@@ -462,17 +496,23 @@ impl Parent {
     /// The daemon has died without a word.
     fn mourn(&mut self, child: &Child, status: ExitStatus) {
         let why = died(status);
-        let Some(will) = &mut self.will else {
-            // It has never served: there is nothing to save.
+        let Some(will) = self.will.as_mut().filter(|will| will.has_served()) else {
+            // There is no run to go on with; what has been put up already is taken down.
             if !self.stopping {
                 tracing::error!("the daemon ended before it served: {why}");
             }
-            self.exit = Some(if self.stopping { 0 } else { FAILURE });
+            self.give_up(if self.stopping { 0 } else { FAILURE });
             return;
         };
         tracing::error!(served_s = child.started.elapsed().as_secs(), "the daemon died: {why}");
         if self.stopping {
             self.give_up(FAILURE);
+            return;
+        }
+        if self.restarting {
+            // The next start finds what a daemon that dies leaves, and that is to come at once.
+            self.drop_next();
+            self.exit = Some(0);
             return;
         }
         let now = Instant::now();
@@ -486,13 +526,20 @@ impl Parent {
             self.start_at = Some(now + pause);
             return;
         }
-        match will.lease_left() {
-            Some(left) => self.lease_until = Some(now + left),
-            None => will.say_good_bye(),
-        }
+        self.mind_the_lease();
         match self.next.take() {
             Some(next) => self.promote(next),
             None => self.start(Role::Again),
+        }
+    }
+
+    /// A daemon that is about to be started goes on with the run, if it begins before the lease ends.
+    fn mind_the_lease(&mut self) {
+        if let Some(will) = &mut self.will {
+            match will.lease_left() {
+                Some(left) => self.lease_until = Some(Instant::now() + left),
+                None => will.say_good_bye(),
+            }
         }
     }
 
@@ -517,9 +564,16 @@ impl Parent {
                 will.say_good_bye();
             }
         }
-        let too_late = |next: &Child| next.prepared.is_none() && now >= next.started + PREPARE_MAX;
-        if self.next.as_ref().is_some_and(too_late) {
+        let is_late = |child: &Child| child.late_at().is_some_and(|at| now >= at);
+        if self.next.as_ref().is_some_and(is_late) {
             self.no_successor(format!("the successor was not ready within {PREPARE_MAX:?}"));
+        }
+        if let Some(child) = self.child.as_mut().filter(|child| is_late(child)) {
+            if !child.is_stopped() {
+                tracing::error!(begun = child.begun, "the daemon hangs before it serves: killing it");
+                child.signal(Signal::KILL);
+            }
+            child.since = now;
         }
         self.watch(now);
         self.tell_watchdog(now);
@@ -537,8 +591,11 @@ impl Parent {
         }
     }
 
-    /// How long a pulse thread may make no turn.
+    /// How long a pulse thread may make no turn, and its daemon not end when that has ended.
     fn patience(&self) -> Duration {
+        if self.child.as_ref().is_some_and(|child| child.ending) {
+            return TAKE_DOWN_MAX;
+        }
         let timeout = self.will.as_ref().map_or(0, |will| will.serving.timeout_ms);
         HUNG_MIN.max(Duration::from_millis(timeout) * 4)
     }
@@ -581,7 +638,11 @@ fn receive(child: &mut Child) -> Vec<(ToParent, Vec<OwnedFd>)> {
                     ToParent::Refused(why) => child.refused = Some(why.clone()),
                     ToParent::HandedOver => child.handed_over = true,
                     ToParent::Ended(code) => child.ended = Some(*code),
-                    ToParent::Notify(_) | ToParent::Restart => {}
+                    ToParent::Ending => {
+                        child.ending = true;
+                        child.beats.1 = Instant::now();
+                    }
+                    ToParent::Notify(_) | ToParent::Restart | ToParent::Begun(_) => {}
                 }
                 all.push((message, fds));
             }
@@ -641,3 +702,6 @@ fn listen_to_signals() -> io::Result<OwnedFd> {
         Ok(OwnedFd::from_raw_fd(fd))
     }
 }
+
+#[cfg(test)]
+mod tests;

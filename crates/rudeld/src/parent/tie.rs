@@ -10,6 +10,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::board::Board;
 use super::channel::{Channel, ToChild, ToParent};
+use crate::leaving;
 use crate::options::Tied;
 
 /// Where the parent's state is, `R`, `S`, `T` …: behind the name in parentheses.
@@ -54,6 +55,12 @@ impl Tie {
         if let Err(error) = self.channel.send_with(message, fds) {
             tracing::warn!(%error, "the parent process was not told");
         }
+    }
+
+    /// Tells parent and service manager that what was put up is being taken down, which may take its time.
+    pub fn tell_ending(&self) {
+        self.tell(&ToParent::Ending);
+        self.tell(&ToParent::Notify(leaving::taking_down()));
     }
 
     /// Tells that all is prepared, and waits until the node's place is free.
