@@ -559,8 +559,8 @@ impl Daemon {
                     tokio::select! {
                         biased;
                         _ = &mut ended => break,
-                        _ = signals.terminate.recv() => self.leave("SIGTERM"),
-                        _ = signals.interrupt.recv() => self.leave("SIGINT"),
+                        _ = signals.terminate.recv() => self.leave("SIGTERM").await,
+                        _ = signals.interrupt.recv() => self.leave("SIGINT").await,
                         _ = signals.hangup.recv() => {
                             tracing::warn!("SIGHUP: this version reads its configuration only at the start; restart it");
                         }
@@ -579,7 +579,7 @@ impl Daemon {
                         Some(event) = world.recv() => {
                             if let Err(gone) = self.watch(event) {
                                 outcome = Err(gone);
-                                self.leave("an interface of the cluster is gone");
+                                self.leave("an interface of the cluster is gone").await;
                             }
                         }
                         Some(outcome) = outcomes.recv() => self.judge(outcome),
@@ -632,13 +632,13 @@ impl Daemon {
         outcome
     }
 
-    fn leave(&mut self, why: &str) {
+    async fn leave(&mut self, why: &str) {
         tracing::info!(why, "leaving the cluster");
         self.history.borrow_mut().push(EventKind::Stopped, None, format!("leaves the cluster: {why}"));
         self.notify(&[sd_notify::NotifyState::Stopping]);
         self.leaving.get_or_insert_default();
         // If the pulse thread has ended already, so will we.
-        let _ = self.requests.send(Request::Command(Command::Leave));
+        let _ = self.requests.insist(|| Request::Command(Command::Leave)).await;
     }
 
     /// Everything is taken down: the last that the administrator's program is told.
@@ -667,7 +667,7 @@ impl Daemon {
                     tokio::task::yield_now().await;
                 }
                 // If the pulse thread has ended already, so will we.
-                let _ = self.requests.send(Request::HandOver);
+                let _ = self.requests.insist(|| Request::HandOver).await;
             }
             ToChild::NoSuccessor(why) => {
                 self.history.borrow_mut().push(EventKind::RestartFailed, None, why.clone());

@@ -50,6 +50,8 @@ const DATAGRAMS_PER_TURN: usize = 64;
 const REQUESTS_PER_TURN: usize = 16;
 /// Requests that may wait; more are refused, since an administrator can ask again.
 const REQUESTS_MAX: usize = 64;
+/// What must not be refused is asked for again after so long.
+const BUSY: Duration = Duration::from_millis(5);
 /// Source addresses that are remembered of each node.
 const ADDRESSES_PER_NODE: usize = 8;
 /// The same rejection from the same address is told once in this time.
@@ -206,6 +208,16 @@ impl Requests {
         Ok(())
     }
 
+    /// Asks for what must not be lost; waits while too much else waits.
+    pub async fn insist(&self, request: impl Fn() -> Request) -> Result<(), RequestError> {
+        loop {
+            match self.send(request()) {
+                Err(RequestError::Busy) => tokio::time::sleep(BUSY).await,
+                other => return other,
+            }
+        }
+    }
+
     /// Everything that the pulse thread knows now.
     pub async fn report(&self) -> Result<Report, RequestError> {
         let (sender, receiver) = oneshot::channel();
@@ -213,11 +225,16 @@ impl Requests {
         receiver.await.map_err(|_| RequestError::Stopped)
     }
 
-    /// The same, for a thread that may block.
+    /// The same, for a thread that may block: it waits while too much else waits.
     pub fn report_blocking(&self) -> Result<Report, RequestError> {
-        let (sender, receiver) = oneshot::channel();
-        self.send(Request::Report(sender))?;
-        receiver.blocking_recv().map_err(|_| RequestError::Stopped)
+        loop {
+            let (sender, receiver) = oneshot::channel();
+            match self.send(Request::Report(sender)) {
+                Ok(()) => return receiver.blocking_recv().map_err(|_| RequestError::Stopped),
+                Err(RequestError::Busy) => std::thread::sleep(BUSY),
+                Err(RequestError::Stopped) => return Err(RequestError::Stopped),
+            }
+        }
     }
 
     /// Orders another node, and waits until it has said that it is done, or is given up.
