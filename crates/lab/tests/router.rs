@@ -8,13 +8,15 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::Duration;
 
 use common::{at, ms, root, second};
 use rudel_lab::router::{Direction, Router, Servers, echo, forwarded, invalid, transfer};
-use rudel_lab::{Lab, Settings, VIP4, VIP6, client, wait_until};
+use rudel_lab::{Footprint, Lab, Settings, VIP4, VIP6, client, wait_until};
 
 const PORT: u16 = 9000;
 const ALL: [&str; 3] = ["n1", "n2", "n3"];
@@ -306,14 +308,96 @@ fn a_router_leaves_its_host_as_it_was() {
     lab.node_mut("n1").start_daemon().expect("a daemon");
     lab.wait_at_rest(&["n1", "n2"]).expect("at rest");
     lab.node_mut("n1").terminate_daemon(second(60)).expect("a good end");
-    let left: Vec<String> = before
-        .changes(&lab.node("n1").footprint().expect("a footprint"))
+    let left = left_behind(&lab, "n1", &before);
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+/// An `nft` that does what the real one does once a file named after it is there: `may-load`, `may-list`, `may-remove`.
+const SLOW_NFT: &str = r#"#!/bin/sh
+case "$*" in *list*) what=list ;; *) input=$(cat); case $input in *{*) what=load ;; *) what=remove ;; esac ;; esac
+echo $what >> DIR/asked
+until test -e DIR/may-$what; do sleep 0.02; done
+printf '%s\n' "$input" | /usr/sbin/nft "$@"
+"#;
+
+#[test]
+fn a_host_whose_nft_takes_its_time_is_served_and_left_in_good_order() {
+    let Some(_root) = root() else { return };
+    let router = Router { nat: NAT.to_owned(), ..Router::default() };
+    let mut lab =
+        Lab::builder().nodes(2).settings(settings("source-ip-port", router)).build().expect("a lab");
+    let dir = lab.dir().join("slow");
+    fs::create_dir(&dir).expect("a directory");
+    let nft = dir.join("nft");
+    fs::write(&nft, SLOW_NFT.replace("DIR", &dir.display().to_string())).expect("a script");
+    fs::set_permissions(&nft, fs::Permissions::from_mode(0o755)).expect("a program");
+    let may = |what: &str, allowed: bool| {
+        let path = dir.join(format!("may-{what}"));
+        if allowed { fs::write(path, "") } else { fs::remove_file(path) }.expect("a file");
+    };
+    let wait_asked = |what: &str| {
+        wait_until(second(60), &format!("nft to be asked to {what}"), || {
+            let asked = fs::read_to_string(dir.join("asked")).unwrap_or_default();
+            if asked.ends_with(&format!("{what}\n")) { Ok(()) } else { Err(asked) }
+        })
+        .expect("nft is asked");
+    };
+    let start = |lab: &mut Lab| {
+        let mut command = lab.node("n2").daemon_command().expect("a command");
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", dir.display()));
+        lab.node_mut("n2").start_daemon_as(command).expect("a daemon");
+    };
+    let wait_end = |lab: &mut Lab| {
+        let status = lab.node_mut("n2").daemon().wait(second(60)).expect("an end");
+        assert!(status.success(), "{status}: {}", lab.node("n2").daemon_log());
+    };
+    let before = lab.node("n2").footprint().expect("a footprint");
+    lab.node_mut("n1").start_daemon().expect("a daemon");
+    lab.wait_at_rest(&["n1"]).expect("n1 serves");
+
+    // Stopped in the midst of its start.
+    start(&mut lab);
+    wait_asked("load");
+    lab.node_mut("n2").daemon().signal(libc::SIGTERM).expect("SIGTERM");
+    ["load", "list", "remove"].into_iter().for_each(|what| may(what, true));
+    wait_end(&mut lab);
+    let left = left_behind(&lab, "n2", &before);
+    assert!(left.is_empty(), "{left:#?}");
+
+    // It looks after its table, and does all else meanwhile.
+    start(&mut lab);
+    lab.wait_at_rest(&["n1", "n2"]).expect("both serve");
+    may("list", false);
+    let mut command = lab.node("n2").namespace().command("nft").expect("a namespace");
+    assert!(command.args(["add", "table", "inet", "other"]).status().expect("nft").success());
+    wait_asked("list");
+    lab.node("n2").status().expect("an answer");
+    lab.node_mut("n2").daemon().signal(libc::SIGTERM).expect("SIGTERM");
+    lab.wait_at_rest(&["n1"]).expect("n1 has the whole share");
+
+    // And takes everything down, however long that takes: four times what a daemon that hangs is left.
+    may("remove", false);
+    may("list", true);
+    wait_asked("remove");
+    std::thread::sleep(second(8));
+    may("remove", true);
+    wait_end(&mut lab);
+    let mut command = lab.node("n2").namespace().command("nft").expect("a namespace");
+    assert!(command.args(["delete", "table", "inet", "other"]).status().expect("nft").success());
+    let left = left_behind(&lab, "n2", &before);
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+/// What is different from before on a node.
+fn left_behind(lab: &Lab, node: &str, before: &Footprint) -> Vec<String> {
+    before
+        .changes(&lab.node(node).footprint().expect("a footprint"))
         .into_iter()
         // The administrator's own sets and counters have seen packets.
         .filter(|line| !line.contains("elements = ") && !line.contains("packets ") && !line.contains(" . "))
         .filter(|line| !line.contains("file "))
-        .collect();
-    assert!(left.is_empty(), "{left:#?}");
+        .collect()
 }
 
 /// Both families, and a service behind the firewall.

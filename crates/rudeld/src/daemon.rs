@@ -10,6 +10,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -27,14 +28,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::monotonic_ns;
+use crate::connections::{self, Connection};
 use crate::control::{self, CONNECTIONS_MAX, Control, Followers};
 use crate::crash::{Fuse, crash};
+use crate::errand::Errand;
 use crate::health::{self, Checks, Fitness, Verdict};
 use crate::history::History;
 use crate::hooks::{self, Hooks};
 use crate::host::Link;
 use crate::host::links::{LinkEvent, Monitor};
-use crate::host::nft;
 use crate::host_setup::{ClusterLink, HostSetup};
 use crate::keeper::{self, Keeper};
 use crate::latest::{self, Latest, Latests};
@@ -54,7 +56,7 @@ use crate::snapshot::{self, Context};
 use crate::store::Place;
 use crate::sync::thread::Thread as SyncThread;
 use crate::web::{Look, Web};
-use crate::{connections, orders, realtime};
+use crate::{orders, realtime};
 
 /// Notices, claims and link events that may wait for the runtime.
 const QUEUE_MAX: usize = 1024;
@@ -65,8 +67,6 @@ const TELL_AGAIN: Duration = Duration::from_millis(10);
 
 /// How often it is looked whether the cluster's table in nftables is still what it was.
 const GUARD_EVERY: Duration = Duration::from_secs(1);
-/// Connections that find no port are told of once in this time.
-const REFUSED_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Why the daemon could not run, with the exit code that says so.
 #[derive(Debug)]
@@ -111,6 +111,9 @@ pub fn run(options: &Options, role: Role, tie: &Tie) -> Result<End, DaemonError>
     } else {
         running.daemon.handing_over = false;
         tie.tell_ending();
+        if let Some(table) = running.daemon.table.take() {
+            runtime.block_on(table.rest());
+        }
         running.hold.take_down()
     };
     failures.extend(outcome.err());
@@ -364,7 +367,8 @@ impl Running {
             }
         };
 
-        let guard = host.table.clone().map(nat::Guard::new).transpose().unwrap_or_else(|error| {
+        let watch = |ruleset| nat::Watch::new(ruleset, config.nat.is_some());
+        let table = host.table.clone().map(watch).transpose().unwrap_or_else(|error| {
             tracing::warn!(%error, "the cluster's table in nftables is not watched: if anybody removes it, it stays away");
             None
         });
@@ -406,9 +410,8 @@ impl Running {
             incarnation_stored: None,
             keeper: Keeper::default(),
             sharing,
-            guard,
-            refused: 0,
-            refused_told: None,
+            table,
+            counting: Errand::default(),
             leaving: None,
             recording,
             requests: pulse.requests.clone(),
@@ -503,10 +506,10 @@ struct Daemon {
     keeper: Keeper,
     /// Of a router that shares its connections.
     sharing: Option<Sharing>,
-    guard: Option<nat::Guard>,
-    /// Connections that found no port: so far, and when how many of them were told of.
-    refused: u64,
-    refused_told: Option<(Instant, u64)>,
+    /// Of a router.
+    table: Option<nat::Watch>,
+    /// The open connections are being listed; since when.
+    counting: Errand<(Instant, io::Result<Vec<Connection>>)>,
     /// Since it was asked to leave.
     leaving: Option<Leaving>,
     recording: Option<Recording>,
@@ -566,14 +569,19 @@ impl Daemon {
                         }
                         order = orders.next() => self.obey(order).await,
                         Some(notice) = notices.recv() => self.hear(notice),
-                        _ = guard.tick(), if self.guard.is_some() => self.look_after_table().await,
+                        _ = guard.tick(), if self.table.is_some() => self.table.iter_mut().for_each(nat::Watch::look),
+                        news = table_news(&mut self.table) => self.tell_all(news),
                         Ok(()) = latest.changed() => {
                             let latest = latest.borrow_and_update().clone();
                             checking.examine(latest.examination);
                             self.follow(latest);
                         }
                         _ = progress.tick(), if self.leaving.is_some() => self.tell_progress(),
-                        _ = look.tick(), if self.keeper.is_watching() => self.look_for_connections().await,
+                        _ = look.tick(), if self.keeper.is_watching() && self.counting.is_idle() => {
+                            // A table of a hundred thousand sockets takes its time.
+                            self.counting.begin(|| (Instant::now(), connections::all()));
+                        }
+                        Some(counted) = self.counting.outcome() => self.count_connections(counted),
                         () = sharing_changed(&mut self.sharing) => self.look_at_sharing(),
                         _ = listen.tick() => self.listen().await,
                         Some(event) = world.recv() => {
@@ -761,19 +769,17 @@ impl Daemon {
         self.notify(&leaving::states(&status));
     }
 
-    /// Looks in which kept buckets connections are still open, and lets go of the others.
-    async fn look_for_connections(&mut self) {
-        // A table of a hundred thousand sockets takes its time; the thread pool is in the same network namespace.
-        let found = match tokio::task::spawn_blocking(connections::all).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => {
+    /// Lets go of the kept buckets in which no connection was open at that time.
+    fn count_connections(&mut self, (at, found): (Instant, io::Result<Vec<Connection>>)) {
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
                 tracing::warn!(%error, "cannot list the open connections: what is kept is kept until the drain time-out");
                 return;
             }
-            Err(_) => return,
         };
         let counts = connections::by_bucket(&self.config, self.seed, &found);
-        let ended = self.keeper.ended(&counts, self.config.cluster.drain_timeout, Instant::now());
+        let ended = self.keeper.ended(&counts, self.config.cluster.drain_timeout, at);
         for command in [Command::Connections(self.keeper.connections()), Command::Ended(ended)] {
             if let Err(error) = self.requests.send(Request::Command(command)) {
                 tracing::debug!(%error, "the protocol was not told of ended connections");
@@ -781,57 +787,20 @@ impl Daemon {
         }
     }
 
-    /// Looks whether the cluster's table is still there, and how many connections found no port.
-    async fn look_after_table(&mut self) {
-        let Some(mut guard) = self.guard.take() else { return };
-        // nft may take its time; the thread pool is in the same network namespace.
-        let looked = tokio::task::spawn_blocking(move || {
-            let found = guard.look();
-            (guard, found)
-        });
-        let Ok((guard, found)) = looked.await else { return };
-        let table = nft::full_name(guard.table());
-        self.guard = Some(guard);
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::warn!(%table, %error, "cannot look after the cluster's table in nftables");
-                return;
-            }
-        };
-        if found.restored {
-            let reason = format!(
-                "the table {table} was gone or changed, and is loaded again: whatever loads this host's rules should \
-                 leave it alone (`flush ruleset` does not)"
-            );
+    fn tell_all(&mut self, news: Vec<(EventKind, String)>) {
+        for (kind, reason) in news {
             tracing::warn!("{reason}");
-            self.history.borrow_mut().push(EventKind::Restored, None, reason);
-        }
-        self.refused = found.refused;
-        let told = self.refused_told.map_or(0, |(_, count)| count);
-        let is_time = self.refused_told.is_none_or(|(at, _)| at.elapsed() >= REFUSED_TOLD_EVERY);
-        if self.config.nat.is_some() && found.refused > told && is_time {
-            let reason = format!(
-                "{} connections were refused, nearly always for want of a free port: each bucket has {} ports for each \
-                 destination on each address of [nat]; add addresses, or hash the ports",
-                found.refused - told,
-                rudel_datapath::border::BLOCK_PORTS
-            );
-            tracing::warn!("{reason}");
-            self.history.borrow_mut().push(EventKind::PortsExhausted, None, reason);
-            self.refused_told = Some((Instant::now(), found.refused));
+            self.history.borrow_mut().push(kind, None, reason);
         }
     }
 
     /// What there is to know of shared connections.
     fn look_at_sharing(&mut self) {
         let Some(sharing) = &mut self.sharing else { return };
-        for (kind, reason) in sharing.look() {
-            tracing::warn!("{reason}");
-            self.history.borrow_mut().push(kind, None, reason);
-        }
+        let news = sharing.look();
         // A router takes no share before it knows the connections that come with it.
         self.fitness.set_connections(sharing.is_known());
+        self.tell_all(news);
         self.tell_fitness();
     }
 
@@ -1009,9 +978,9 @@ impl Daemon {
             unfit: self.fitness.reason(),
             reception: &self.reception,
             nat: self.config.nat.as_ref().map(|nat| rudel_api::snapshot::Nat {
-                table: self.guard.as_ref().map(|guard| nft::full_name(guard.table())).unwrap_or_default(),
+                table: self.table.as_ref().map(|table| table.table().to_owned()).unwrap_or_default(),
                 addresses: nat.addresses.iter().map(ToString::to_string).collect(),
-                refused: self.refused,
+                refused: self.table.as_ref().map_or(0, nat::Watch::refused),
             }),
             sync: self.sharing.as_ref().map(Sharing::report),
             restarts: self.household.restarts,
@@ -1053,6 +1022,13 @@ impl Daemon {
                 unreachable!("orders are carried out beside the daemon's other work")
             }
         }
+    }
+}
+
+async fn table_news(table: &mut Option<nat::Watch>) -> Vec<(EventKind, String)> {
+    match table {
+        Some(table) => table.news().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -5,6 +5,7 @@ pub mod connections;
 pub mod control;
 mod crash;
 pub mod daemon;
+mod errand;
 pub mod event_log;
 pub mod health;
 pub mod heartbeat;

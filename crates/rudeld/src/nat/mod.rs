@@ -4,7 +4,7 @@
 //! ```text
 //!  configuration ─► rules::Ruleset ─► host (noted in the journal, loaded as one, removed on leaving)
 //!                        │
-//!                        └─► Guard, once a second: has anybody changed it? ─► loaded again
+//!                        └─► Watch, once a second: has anybody changed it? ─► loaded again
 //!                            kernel's counters of connection tracking      ─► connections that found no port
 //! ```
 //!
@@ -14,7 +14,9 @@
 mod conntrack;
 mod guard;
 mod rules;
+mod watch;
 
 pub use conntrack::insert_failed;
 pub use guard::{Finding, Guard};
 pub use rules::ruleset;
+pub use watch::Watch;
