@@ -23,10 +23,11 @@ use crate::clock::monotonic_ns;
 use crate::host::MacAddr;
 use crate::host::packet::{PacketSocket, PacketType};
 
-/// How often the same claim is reported at most, in nanoseconds.
+/// How often a claim to the same address is reported at most, in nanoseconds: whoever is on the wire can claim it by any
+/// number of MACs, and each report is an event, which a program of the administrator's is told of.
 const CLAIM_REPORT_INTERVAL_NS: u64 = 10_000_000_000;
 
-/// How many different claims are remembered for that. Beyond them, claims are counted and not reported.
+/// How many addresses are remembered for that. Claims to more are counted and not reported.
 const CLAIMS_MAX: usize = 64;
 
 /// Frames taken from one socket before the others are looked at again.
@@ -199,7 +200,7 @@ pub struct Responder {
 
 impl Responder {
     /// Starts answering, in the calling thread's network namespace. `on_claim` is called on the responder's thread, for
-    /// the same claim at most every ten seconds; while it runs, nothing is answered.
+    /// each address on each link at most every ten seconds; while it runs, nothing is answered.
     ///
     /// # Errors
     /// A packet socket could not be opened: without `CAP_NET_RAW`, or for an index that no interface has.
@@ -508,7 +509,8 @@ struct Claims {
 impl Claims {
     fn is_news(&mut self, claim: Claim, now_ns: u64) -> bool {
         self.reported.retain(|(_, at_ns)| now_ns.saturating_sub(*at_ns) < CLAIM_REPORT_INTERVAL_NS);
-        if self.reported.len() >= CLAIMS_MAX || self.reported.iter().any(|(reported, _)| *reported == claim) {
+        let is_same = |other: Claim| (other.ifindex, other.address) == (claim.ifindex, claim.address);
+        if self.reported.len() >= CLAIMS_MAX || self.reported.iter().any(|(reported, _)| is_same(*reported)) {
             return false;
         }
         self.reported.push((claim, now_ns));
@@ -680,13 +682,24 @@ mod tests {
     }
 
     #[test]
-    fn the_same_claim_is_news_every_ten_seconds_and_many_are_bounded() {
-        let claim = |n: u8| Claim { ifindex: 2, address: VIP.into(), mac: MacAddr([2, 0, 0, 0, 0, n]) };
+    fn a_claim_to_an_address_is_news_every_ten_seconds_by_whatever_mac() {
+        let claim = |address: u8, mac: u8| Claim {
+            ifindex: 2,
+            address: Ipv4Addr::new(192, 0, 2, address).into(),
+            mac: MacAddr([2, 0, 0, 0, 0, mac]),
+        };
         let mut claims = Claims::default();
-        assert!(claims.is_news(claim(0), 0));
-        assert!(!claims.is_news(claim(0), CLAIM_REPORT_INTERVAL_NS - 1));
-        assert!(claims.is_news(claim(0), CLAIM_REPORT_INTERVAL_NS));
-        let news = (1..=200).filter(|n| claims.is_news(claim(*n), CLAIM_REPORT_INTERVAL_NS)).count();
-        assert_eq!(news, CLAIMS_MAX - 1);
+        assert!(claims.is_news(claim(10, 0), 0));
+        let during = CLAIM_REPORT_INTERVAL_NS - 1;
+        assert!(
+            (0..=200).all(|mac| !claims.is_news(claim(10, mac), during)),
+            "one report, however many MACs"
+        );
+        assert!(claims.is_news(claim(11, 0), during), "another address");
+        assert!(claims.is_news(Claim { ifindex: 3, ..claim(10, 0) }, during), "another link");
+        assert!(claims.is_news(claim(10, 7), CLAIM_REPORT_INTERVAL_NS));
+        let mut claims = Claims::default();
+        let news = (0..=200).filter(|address| claims.is_news(claim(*address, 0), 0)).count();
+        assert_eq!(news, CLAIMS_MAX);
     }
 }
