@@ -257,7 +257,12 @@ impl Running {
         };
         let socket = options.socket.as_ref().unwrap_or(&config.node.socket).clone();
         let control = Control::open(&socket).map_err(failed)?;
-        let web = config.node.metrics.map(Web::open).transpose().map_err(failed)?;
+        let web = config
+            .node
+            .metrics
+            .map(|address| Web::open(address, name.as_str()))
+            .transpose()
+            .map_err(failed)?;
         let (world_sender, world) = mpsc::channel(QUEUE_MAX);
         let election = Election::new();
         let claims = world_sender.clone();

@@ -6,10 +6,12 @@
 //!   within [`ANSWER_MAX`], a listening page's within [`STALL_MAX`] of each other;
 //! - the pulse thread is asked at most once in [`LOOK_FRESH`], however many want to know.
 //!
-//! Nothing is read from a request but its method, its path and one header. No cookie, no CORS: a page from elsewhere
-//! cannot read what is told here, and what is told here loads nothing from elsewhere.
+//! Nothing is read from a request but its method, its path and two headers. No cookie, no CORS, and no answer to who asks
+//! for another name than this host's: a page from elsewhere cannot read what is told here, and what is told here loads
+//! nothing from elsewhere.
 
 pub mod metrics;
+mod names;
 mod page;
 
 use std::cell::RefCell;
@@ -23,7 +25,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rudel_api::snapshot::Snapshot;
@@ -34,6 +36,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::time::Sleep;
 
 use crate::pulse::Counts;
+use names::Names;
 
 /// Connections that are served at once.
 const CONNECTIONS_MAX: usize = 32;
@@ -86,14 +89,15 @@ pub struct WebError {
 #[derive(Debug)]
 pub struct Web {
     listener: TcpListener,
+    names: Names,
 }
 
 impl Web {
-    /// Begins to listen. Inside of the runtime.
+    /// Begins to listen, for the node of this name. Inside of the runtime.
     ///
     /// # Errors
     /// The address is in use, or is none of this host.
-    pub fn open(address: SocketAddr) -> Result<Self, WebError> {
+    pub fn open(address: SocketAddr, node: &str) -> Result<Self, WebError> {
         let open = || {
             let domain = socket2::Domain::for_address(address);
             let socket = socket2::Socket::new(domain, socket2::Type::STREAM.nonblocking(), None)?;
@@ -107,7 +111,9 @@ impl Web {
             socket.listen(128)?;
             TcpListener::from_std(socket.into())
         };
-        open().map(|listener| Web { listener }).map_err(|source| WebError { address, source })
+        let host = rustix::system::uname();
+        let names = Names::of([node, &host.nodename().to_string_lossy()]);
+        open().map(|listener| Web { listener, names }).map_err(|source| WebError { address, source })
     }
 
     /// Where it listens.
@@ -117,8 +123,12 @@ impl Web {
 
     /// Serves for ever; on a `LocalSet`.
     pub async fn serve(self, asker: Asker) {
-        let viewer =
-            Rc::new(Viewer { asker, latest: Mutex::new(None), live: Arc::new(Semaphore::new(LIVE_MAX)) });
+        let viewer = Rc::new(Viewer {
+            names: self.names,
+            asker,
+            latest: Mutex::new(None),
+            live: Arc::new(Semaphore::new(LIVE_MAX)),
+        });
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             let place = places.clone().acquire_owned().await.expect("it is never closed");
@@ -175,6 +185,7 @@ async fn serve_connection(stream: TcpStream, viewer: Rc<Viewer>) -> Result<(), B
 
 /// Looks for all who want to see.
 struct Viewer {
+    names: Names,
     asker: Asker,
     latest: Mutex<Option<(Instant, Arc<Look>)>>,
     live: Arc<Semaphore>,
@@ -213,6 +224,12 @@ async fn answer(viewer: &Rc<Viewer>, request: &Request<Incoming>) -> Response<To
             tell(StatusCode::METHOD_NOT_ALLOWED, TEXT, "this address can only be looked at: GET or HEAD\n");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
+    }
+    // Only what is older than HTTP/1.1, and so no browser, asks for no name.
+    let host = request.headers().get(HOST).map_or(Ok(""), HeaderValue::to_str);
+    if !host.is_ok_and(|host| viewer.names.mean(host)) {
+        let why = "this host is not known by that name: ask for its address, or for its own name\n";
+        return tell(StatusCode::MISDIRECTED_REQUEST, TEXT, why);
     }
     match request.uri().path() {
         "/" => {

@@ -54,7 +54,9 @@ mod tests {
         ] {
             assert!(names.mean(ours), "{ours}");
         }
-        for strange in ["evil.example.com", "evil.example.com:9440", "192.0.2.11.evil.example:80", "x.n1", "[n1.lan]"] {
+        for strange in
+            ["evil.example.com", "evil.example.com:9440", "192.0.2.11.evil.example:80", "x.n1", "[n1.lan]"]
+        {
             assert!(!names.mean(strange), "{strange}");
         }
     }

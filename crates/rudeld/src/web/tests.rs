@@ -48,7 +48,7 @@ fn with_web(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
-        let web = Web::open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let web = Web::open("127.0.0.1:0".parse().unwrap(), "n1").unwrap();
         let address = web.address().unwrap();
         let (asker, mut looks) = mpsc::channel::<oneshot::Sender<Option<Look>>>(1);
         tokio::task::spawn_local(web.serve(asker));
@@ -239,6 +239,15 @@ fn the_page_the_metrics_and_the_health_are_served() {
             assert!(get(address, "/etc/passwd").0.starts_with("http/1.1 404 "));
             let (header, _) = ask(address, "POST / HTTP/1.1\r\nHost: n1\r\nContent-Length: 0\r\n\r\n");
             assert!(header.starts_with("http/1.1 405 ") && header.contains("allow: get, head"), "{header}");
+
+            // A page that has its own name point here is told nothing; what asks for no name is no browser.
+            for path in ["/", "/metrics", "/live", "/healthz"] {
+                let request = format!("GET {path} HTTP/1.1\r\nHost: rebound.example.com:9440\r\n\r\n");
+                let (header, body) = ask(address, &request);
+                assert!(header.starts_with("http/1.1 421 ") && !body.contains("serving"), "{path}: {header}");
+            }
+            let (header, _) = ask(address, "GET /healthz HTTP/1.0\r\n\r\n");
+            assert!(header.starts_with("http/1.0 200 "), "{header}");
         },
     );
 }
@@ -364,7 +373,7 @@ fn whoever_breaks_the_rules_is_sent_away_and_others_are_served() {
 fn an_address_in_use_is_told_with_a_remedy() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _in_runtime = runtime.enter();
-    let first = Web::open("127.0.0.1:0".parse().unwrap()).unwrap();
-    let error = Web::open(first.address().unwrap()).unwrap_err().to_string();
+    let first = Web::open("127.0.0.1:0".parse().unwrap(), "n1").unwrap();
+    let error = Web::open(first.address().unwrap(), "n1").unwrap_err().to_string();
     assert!(error.contains("Address already in use") && error.contains("change [node] metrics"), "{error}");
 }
