@@ -92,25 +92,12 @@ fn over_two_links() {
     let owners = lab.wait_at_rest(&ALL).expect("at rest");
     let views = epochs(&lab, &ALL);
 
-    let undisturbed = |lab: &mut Lab, what: &str| {
-        let prober = prober(lab);
-        match what {
-            "the backbone of n2 is cut" => lab.set_backbone_link("n2", false),
-            "the backbone of n2 is whole" => lab.set_backbone_link("n2", true),
-            "the switch loses the heartbeats of n2" => lab.lose_heartbeats(&["n2"]),
-            _ => lab.lose_heartbeats(&[]),
-        }
-        .expect(what);
-        // A second: more than two time-outs.
-        prober.wait_answers(500).expect("answers");
-        assert_eq!(lab.wait_at_rest(&ALL).expect("at rest"), owners, "{what}: nothing moves");
-        assert_eq!(epochs(lab, &ALL), views, "{what}: nothing happens");
-        let report = prober.finish().expect("a report");
-        assert!(report.failed().is_empty() && report.delayed().is_empty(), "{what}: {}", report.failures());
+    let mut undisturbed = |what: &str, happens: &dyn Fn(&mut Lab) -> Result<(), anyhow::Error>| {
+        undisturbed_by(&mut lab, &owners, &views, what, happens);
     };
-    undisturbed(&mut lab, "the backbone of n2 is cut");
-    undisturbed(&mut lab, "the backbone of n2 is whole");
-    undisturbed(&mut lab, "the switch loses the heartbeats of n2");
+    undisturbed("the backbone of n2 is cut", &|lab| lab.set_backbone_link("n2", false));
+    undisturbed("the backbone of n2 is whole", &|lab| lab.set_backbone_link("n2", true));
+    undisturbed("the switch loses the heartbeats of n2", &|lab| lab.lose_heartbeats(&["n2"]));
 
     let prober = prober(&lab);
     let ((cut, mended, after), tally) = audited(&mut lab, |lab| {
@@ -131,7 +118,55 @@ fn over_two_links() {
     assert!(report.per_node().contains_key("n2"), "n2 served before");
     assert_silent_since(&report, "n2", cut + timeout, mended);
     assert_eq!(tally.repeated, [], "answered twice, of {} queries", tally.sent);
+    wait_alarm(&lab, "n2", "no heartbeats go by eth1: it has no carrier");
     lab.set_backbone_link("n2", true).expect("mended");
+    wait_alarm(&lab, "n2", "");
+
+    // An interface that is taken away and comes back is another one to the kernel.
+    let owners = lab.wait_at_rest(&ALL).expect("at rest");
+    let views = epochs(&lab, &ALL);
+    let (switch, n2) = (lab.switch(), lab.node("n2").namespace());
+    n2.ip(&format!("link set eth1 netns {}\n", switch.name())).expect("eth1 is taken away");
+    wait_alarm(&lab, "n2", "no heartbeats go by eth1: the interface is gone");
+    switch.ip(&format!("link set eth1 netns {}\n", n2.name())).expect("eth1 comes back");
+    wait_alarm(&lab, "n2", "no heartbeats go by eth1: eth1 has no IPv4 address");
+    n2.ip("link set eth1 up\naddr add 10.75.0.12/24 dev eth1\n").expect("an address");
+    wait_alarm(&lab, "n2", "");
+    undisturbed_by(&mut lab, &owners, &views, "n2 is heard by eth1 alone", |lab| {
+        lab.lose_heartbeats(&["n2"])
+    });
+    lab.lose_heartbeats(&[]).expect("mended");
+}
+
+/// Waits until a node shows an alarm that begins so, or none at all.
+fn wait_alarm(lab: &Lab, node: &str, alarm: &str) {
+    wait_until(rudel_lab::REST_DEADLINE, alarm, || {
+        let status = lab.node(node).status().map_err(|error| error.to_string())?;
+        let shown: Vec<&str> =
+            status.0["alarms"].as_array().into_iter().flatten().filter_map(|text| text.as_str()).collect();
+        let is_so =
+            if alarm.is_empty() { shown.is_empty() } else { shown.iter().any(|a| a.starts_with(alarm)) };
+        if is_so { Ok(()) } else { Err(format!("{shown:?}")) }
+    })
+    .expect("an alarm, or none");
+}
+
+/// Something happens to heartbeats, and nothing else.
+fn undisturbed_by(
+    lab: &mut Lab,
+    owners: &Owners,
+    views: &[u64],
+    what: &str,
+    happens: impl FnOnce(&mut Lab) -> Result<(), anyhow::Error>,
+) {
+    let prober = prober(lab);
+    happens(lab).expect(what);
+    // A second: more than two time-outs.
+    prober.wait_answers(500).expect("answers");
+    assert_eq!(lab.wait_at_rest(&ALL).expect("at rest"), *owners, "{what}: nothing moves");
+    assert_eq!(epochs(lab, &ALL), views, "{what}: nothing happens");
+    let report = prober.finish().expect("a report");
+    assert!(report.failed().is_empty() && report.delayed().is_empty(), "{what}: {}", report.failures());
 }
 
 /// Does `n2` know that it cannot serve, and do the others have all of its buckets?

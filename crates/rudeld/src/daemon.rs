@@ -33,6 +33,7 @@ use crate::control::{self, CONNECTIONS_MAX, Control, Followers};
 use crate::crash::{Fuse, crash};
 use crate::errand::Errand;
 use crate::health::{self, Checks, Fitness, Verdict};
+use crate::heartbeat::Heartbeat;
 use crate::history::History;
 use crate::hooks::{self, Hooks};
 use crate::host::Link;
@@ -51,6 +52,7 @@ use crate::prepare::Prepared;
 use crate::pulse::{self, Notice, Parts, Pulse, PulseError, Request, Requests};
 use crate::reception::{self, News, Reception};
 use crate::recording::Recording;
+use crate::redundancy::{Concern, Redundancy, Reopened};
 use crate::sharing::{self, Sharing};
 use crate::snapshot::{self, Context};
 use crate::store::Place;
@@ -64,6 +66,8 @@ const QUEUE_MAX: usize = 1024;
 const ANSWER_TURNS: usize = 16;
 /// When the pulse thread's queue was full: until this node's health is told again.
 const TELL_AGAIN: Duration = Duration::from_millis(10);
+/// How often it is tried to open sockets on an interface that was made again.
+const REOPEN_EVERY: Duration = Duration::from_millis(100);
 
 /// How often it is looked whether the cluster's table in nftables is still what it was.
 const GUARD_EVERY: Duration = Duration::from_secs(1);
@@ -242,10 +246,21 @@ impl Running {
         let place =
             Place::take(&options.runtime_dir, &options.state_dir, cluster, node_name).map_err(failed)?;
         let own_addresses = prepared.own_addresses();
-        let Prepared { config, node: name, keys, seed, cluster_links, heartbeats, state_links, .. } =
-            prepared;
+        let Prepared {
+            config,
+            node: name,
+            keys,
+            seed,
+            cluster_links,
+            heartbeat_links,
+            heartbeats,
+            state_links,
+        } = prepared;
         let ear_keys = keys.clone();
-        let speakers: Vec<OwnedFd> = heartbeats.iter().filter_map(|link| link.speaker().ok()).collect();
+        let speaker = |link: &Heartbeat| Some((link.interface().to_owned(), link.speaker().ok()?));
+        let speakers: Speakers = heartbeats.iter().filter_map(speaker).collect();
+        let is_clusters = |link: &Link| cluster_links.iter().any(|ours| ours.link.index == link.index);
+        let redundancy = Redundancy::new(config.heartbeat.group.socket_addr(), &heartbeat_links, is_clusters);
         let recording = match &options.record {
             Some(path) => {
                 let begun = if role == Role::First { Recording::begin(path) } else { Recording::go_on(path) };
@@ -274,8 +289,13 @@ impl Running {
             move |claim| std::mem::drop(claims.try_send(World::Claim(claim))),
         )
         .map_err(|error| failed(format!("cannot answer ARP and NDP: {error}")))?;
-        let monitor = Monitor::start(move |event| std::mem::drop(world_sender.try_send(World::Link(event))))
-            .map_err(|error| failed(format!("cannot watch the links: {error}")))?;
+        let concern = Concern::with(cluster_links.iter().map(|ours| &ours.link).chain(&heartbeat_links));
+        let monitor = Monitor::start(move |event| {
+            if concern.covers(&event) {
+                std::mem::drop(world_sender.try_send(World::Link(event)));
+            }
+        })
+        .map_err(|error| failed(format!("cannot watch the links: {error}")))?;
 
         let journal = place.host_journal();
         let mut will = Serving {
@@ -415,6 +435,7 @@ impl Running {
             incarnation_stored: None,
             keeper: Keeper::default(),
             sharing,
+            redundancy,
             table,
             counting: Errand::default(),
             leaving: None,
@@ -441,9 +462,12 @@ impl Running {
     }
 }
 
+/// Sockets that the parent process says good-bye by, one for each interface of the heartbeat.
+type Speakers = BTreeMap<String, OwnedFd>;
+
 /// Tells the parent process what it needs if this one dies.
-fn leave_will(tie: &Tie, will: &Serving, speakers: &[OwnedFd]) {
-    let fds: Vec<_> = speakers.iter().map(AsFd::as_fd).collect();
+fn leave_will(tie: &Tie, will: &Serving, speakers: &Speakers) {
+    let fds: Vec<_> = speakers.values().map(AsFd::as_fd).collect();
     tie.tell_with(&ToParent::Serving(will.clone()), &fds);
 }
 
@@ -511,6 +535,7 @@ struct Daemon {
     keeper: Keeper,
     /// Of a router that shares its connections.
     sharing: Option<Sharing>,
+    redundancy: Redundancy,
     /// Of a router.
     table: Option<nat::Watch>,
     /// The open connections are being listed; since when.
@@ -526,7 +551,7 @@ struct Daemon {
     tie: Tie,
     /// What the parent needs if this process dies.
     will: Serving,
-    speakers: Vec<OwnedFd>,
+    speakers: Speakers,
     /// What a successor needs besides what the protocol leaves.
     household: Household,
     handing_over: bool,
@@ -557,6 +582,8 @@ impl Daemon {
         if let Some(web) = web {
             local.spawn_local(web.serve(asker.clone()));
         }
+        let mut reopen = tokio::time::interval(REOPEN_EVERY);
+        reopen.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut guard = tokio::time::interval(GUARD_EVERY);
         guard.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // Connections run on this thread too, and share the daemon by asking it through a queue of their own.
@@ -596,6 +623,7 @@ impl Daemon {
                             }
                         }
                         Some(outcome) = outcomes.recv() => self.judge(outcome),
+                        _ = reopen.tick(), if self.redundancy.wants_sockets() => self.reopen_heartbeats(),
                         () = tokio::time::sleep(TELL_AGAIN), if self.fitness_is_untold() => self.tell_fitness(),
                         Some((request, answer)) = asked.recv() => {
                             if request == ControlRequest::Restart {
@@ -792,7 +820,7 @@ impl Daemon {
         }
     }
 
-    fn tell_all(&mut self, news: Vec<(EventKind, String)>) {
+    fn tell_all(&mut self, news: impl IntoIterator<Item = (EventKind, String)>) {
         for (kind, reason) in news {
             tracing::warn!("{reason}");
             self.history.borrow_mut().push(kind, None, reason);
@@ -825,8 +853,22 @@ impl Daemon {
         }
     }
 
+    /// Hands sockets on interfaces that were made again to those who use them.
+    fn reopen_heartbeats(&mut self) {
+        let Reopened { speakers, news } = self.redundancy.reopen(&self.requests, self.sharing.as_ref());
+        if !speakers.is_empty() {
+            self.speakers.extend(speakers);
+            leave_will(&self.tie, &self.will, &self.speakers);
+        }
+        self.tell_all(news);
+    }
+
     /// Something happened around us. An error: this daemon cannot go on.
     fn watch(&mut self, event: World) -> Result<(), String> {
+        if let World::Link(event) = &event {
+            let news = self.redundancy.hear(event);
+            self.tell_all(news);
+        }
         match event {
             World::Claim(Claim { ifindex, address, mac }) => {
                 let link = self.cluster_links.iter().find(|link| link.link.index == ifindex);
@@ -982,6 +1024,7 @@ impl Daemon {
             health: self.checks.snapshot(),
             unfit: self.fitness.reason(),
             reception: &self.reception,
+            redundancy: self.redundancy.alarms(),
             nat: self.config.nat.as_ref().map(|nat| rudel_api::snapshot::Nat {
                 table: self.table.as_ref().map(|table| table.table().to_owned()).unwrap_or_default(),
                 addresses: nat.addresses.iter().map(ToString::to_string).collect(),

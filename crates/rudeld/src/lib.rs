@@ -29,6 +29,7 @@ pub mod pulse;
 pub mod realtime;
 pub mod reception;
 pub mod recording;
+mod redundancy;
 pub mod router;
 pub mod sharing;
 pub mod snapshot;

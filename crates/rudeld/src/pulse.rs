@@ -73,6 +73,8 @@ pub enum Request {
     Remember(Vec<u8>),
     /// Leave everything to a successor, and end.
     HandOver,
+    /// Use this socket in the place of the one on the interface of the same name, which was made again.
+    Link(Heartbeat),
     /// Everything that is known.
     Report(oneshot::Sender<Report>),
 }
@@ -598,6 +600,12 @@ impl<D: Datapath> Turn<D> {
                     self.leave_memo()?;
                     self.stopped = true;
                     return Ok(());
+                }
+                Ok(Request::Link(link)) => {
+                    let former = self.links.iter_mut().find(|former| former.interface() == link.interface());
+                    if let Some(former) = former {
+                        *former = link;
+                    }
                 }
                 Ok(Request::Report(answer)) => {
                     let report = self.report();

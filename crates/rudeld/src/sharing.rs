@@ -177,6 +177,12 @@ impl Sharing {
         }
     }
 
+    /// Its words go by this socket from now on, in the place of the one on the interface of the same name; false if the
+    /// thread does not take it.
+    pub fn set_link(&self, link: Heartbeat) -> bool {
+        self.door.link(link)
+    }
+
     /// Looks at the last report; returns what people should know.
     pub fn look(&mut self) -> Vec<(EventKind, String)> {
         let (report, now) = (self.report(), Instant::now());

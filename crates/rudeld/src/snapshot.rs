@@ -40,6 +40,8 @@ pub struct Context<'a> {
     pub unfit: Option<String>,
     /// What was found of the way of packets.
     pub reception: &'a Reception,
+    /// What is wrong with the interfaces that only heartbeats go by.
+    pub redundancy: Vec<String>,
     /// Address translation, if there is any.
     pub nat: Option<api::Nat>,
     /// Shared connections, if they are shared.
@@ -114,7 +116,7 @@ pub fn snapshot(context: &Context<'_>, report: &Report) -> Snapshot {
         sync: context.sync.clone(),
         hook: context.hook.clone(),
         why_last_change: context.history.last_change().cloned(),
-        alarms: context.reception.alarms(),
+        alarms: context.reception.alarms().into_iter().chain(context.redundancy.iter().cloned()).collect(),
     }
 }
 

@@ -77,6 +77,7 @@ enum Request {
     Incarnation(Incarnation),
     Report(SyncSender<Report>),
     Stop(Farewell),
+    Link(Heartbeat),
 }
 
 /// What becomes of the other nodes' connections in this node's kernel when the thread ends.
@@ -124,6 +125,11 @@ impl Door {
     /// This run of the node has another number from now on.
     pub fn incarnation(&self, incarnation: Incarnation) -> bool {
         self.send(Request::Incarnation(incarnation))
+    }
+
+    /// Use this socket in the place of the one on the interface of the same name, which was made again.
+    pub fn link(&self, link: Heartbeat) -> bool {
+        self.send(Request::Link(link))
     }
 
     /// The node may pass packets, and so speak for what it owns, until then.
@@ -415,6 +421,12 @@ impl Turn {
                 }
                 Request::Incarnation(incarnation) => self.engine.handle_incarnation(now(), incarnation),
                 Request::Stop(farewell) => self.stopped = Some(farewell),
+                Request::Link(link) => {
+                    let former = self.links.iter_mut().find(|former| former.interface() == link.interface());
+                    if let Some(former) = former {
+                        *former = link;
+                    }
+                }
             }
         }
     }
