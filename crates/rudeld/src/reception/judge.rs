@@ -6,6 +6,9 @@
 //! some other node has heard a probe since. Where nobody does, moving buckets would help nobody, and the verdict is
 //! [`Hearing::Nobody`].
 //!
+//! A peer that has no carrier on one of its interfaces says so, but not on which. It is company for the ears by which it
+//! has heard something itself, and for no others: if none is left, silence says nothing of the network.
+//!
 //! Invariant: nothing is judged before some peer has been there, and the interface has had a carrier, for [`SILENCE`].
 
 use std::collections::BTreeMap;
@@ -45,6 +48,15 @@ pub struct Peer {
     pub name: String,
     /// Whether it has heard a probe lately, by ear. Empty if it says nothing of that: then it sends none either.
     pub hears: Vec<bool>,
+    /// Whether one of its interfaces is without a carrier.
+    pub cut: bool,
+}
+
+impl Peer {
+    /// Whether what it sends should be heard by an ear.
+    fn is_company(&self, ear: usize) -> bool {
+        !self.hears.is_empty() && (!self.cut || self.hears.get(ear) == Some(&true))
+    }
 }
 
 /// What an ear has heard by one moment.
@@ -75,8 +87,8 @@ pub struct Change {
 #[derive(Clone, Debug)]
 pub struct Judge {
     ears: Vec<Ear>,
-    /// Since when each peer that sends probes has been there without a break.
-    there_since: BTreeMap<NodeId, Duration>,
+    /// Since when each peer that sends probes has been there without a break, by ear.
+    there_since: BTreeMap<(usize, NodeId), Duration>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -115,11 +127,13 @@ impl Judge {
     /// Looks again: `heard` has an entry for each ear, `peers` are those that are alive.
     pub fn look(&mut self, now: Duration, heard: &[Heard], peers: &[Peer]) -> Vec<Change> {
         let senders: Vec<&Peer> = peers.iter().filter(|peer| !peer.hears.is_empty()).collect();
-        self.there_since.retain(|id, _| senders.iter().any(|peer| peer.id == *id));
-        for peer in &senders {
-            self.there_since.entry(peer.id).or_insert(now);
+        self.there_since
+            .retain(|(ear, id), _| senders.iter().any(|peer| peer.id == *id && peer.is_company(*ear)));
+        for (ear, peer) in (0..self.ears.len()).flat_map(|ear| senders.iter().map(move |peer| (ear, peer))) {
+            if peer.is_company(ear) {
+                self.there_since.entry((ear, peer.id)).or_insert(now);
+            }
         }
-        let company = self.there_since.values().min().copied();
         let mut changes = Vec::new();
         for (index, (ear, heard)) in self.ears.iter_mut().zip(heard).enumerate() {
             let mut witnesses: Vec<String> = senders
@@ -129,9 +143,12 @@ impl Judge {
                 .collect();
             witnesses.sort_unstable();
             let before = ear.hearing;
+            let of_ear = self.there_since.iter().filter(|((ear, _), _)| *ear == index);
+            let company = of_ear.map(|(_, since)| *since).min();
             let silent = ear.look(now, *heard, company, !witnesses.is_empty());
             if ear.hearing != before {
-                let mut unheard: Vec<String> = senders.iter().map(|peer| peer.name.clone()).collect();
+                let company = senders.iter().filter(|peer| peer.is_company(index));
+                let mut unheard: Vec<String> = company.map(|peer| peer.name.clone()).collect();
                 unheard.sort_unstable();
                 changes.push(Change { ear: index, hearing: ear.hearing, silent, unheard, witnesses });
             }
@@ -241,7 +258,7 @@ mod tests {
                 for from in 0..self.judges.len() {
                     if self.speaks[from] && (self.now_ms / STEP_MS + from as u64).is_multiple_of(4) {
                         for to in (0..self.judges.len()).filter(|to| *to != from) {
-                            if self.open[to] {
+                            if self.open[to] && self.carrier[from] && self.carrier[to] {
                                 self.last[to] = Some(at(self.now_ms));
                             }
                         }
@@ -256,6 +273,7 @@ mod tests {
                             id: NodeId::from_u64(other as u64),
                             name: format!("n{other}"),
                             hears: if self.speaks[other] { vec![hears(other)] } else { Vec::new() },
+                            cut: !self.carrier[other],
                         })
                         .collect();
                     let heard = Heard { carrier: self.carrier[node], last: self.last[node] };
@@ -372,6 +390,49 @@ mod tests {
         assert_eq!(wire.hearings(), [Waiting, Well]);
         wire.run(1_500);
         assert_eq!(wire.hearings(), [Deaf, Well]);
+    }
+
+    #[test]
+    fn a_peer_without_a_carrier_is_no_company() {
+        for phase in 0..4 {
+            let mut wire = Wire::new(2);
+            wire.run(10_000 + phase * STEP_MS);
+            // The pulses go by another interface.
+            wire.carrier[1] = false;
+            wire.run(20_000);
+            let told: Vec<_> = wire.told.iter().filter(|(_, node, _)| *node == 0).collect();
+            assert!(told.is_empty(), "the network is as good as before: {told:?}");
+            // Plugged in again, it is judged by anew.
+            (wire.carrier[1], wire.open[0]) = (true, false);
+            wire.run(2_000);
+            assert_eq!(wire.hearings()[0], Well);
+            wire.run(3_000);
+            assert_eq!(wire.hearings()[0], Deaf);
+        }
+        // With a third, there is company.
+        let mut wire = Wire::new(3);
+        wire.run(10_000);
+        wire.carrier[1] = false;
+        wire.open[0] = false;
+        wire.run(6_000);
+        assert_eq!(wire.hearings()[0], Deaf, "the third hears it");
+    }
+
+    #[test]
+    fn a_cut_elsewhere_does_not_hide_a_deaf_ear() {
+        let mut judge = Judge::new(2);
+        let mut changes = Vec::new();
+        for step in 0..40 {
+            let now = at(10_000 + step * STEP_MS);
+            // The peer hears with its second ear; this node with none.
+            let peer =
+                Peer { id: NodeId::from_u64(2), name: "n2".to_owned(), hears: vec![false, true], cut: true };
+            let heard = [Heard { carrier: true, last: None }; 2];
+            changes.extend(
+                judge.look(now, &heard, &[peer]).into_iter().map(|change| (change.ear, change.hearing)),
+            );
+        }
+        assert_eq!(changes, [(1, Deaf)], "of the first nothing is known");
     }
 
     #[test]

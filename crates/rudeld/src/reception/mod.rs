@@ -314,6 +314,7 @@ impl Reception {
             Peer {
                 id: peer.identity.id,
                 name: peer.name.to_string(),
+                cut: peer.word.as_ref().is_some_and(|word| word.cut),
                 hears: if audits.is_empty() { Vec::new() } else { self.ears.iter().map(hears).collect() },
             }
         };
