@@ -20,9 +20,12 @@ pub(crate) struct Options {
     /// How often each fault is repeated
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
     kills: u8,
-    /// Measure routers that share their connections instead: planned changes, and a crash under 100,000 flows
+    /// Measure routers that share their connections instead: failures, planned changes, and a crash under 100,000 flows
     #[arg(long)]
     routers: bool,
+    /// Of the routers' measurements, this one alone
+    #[arg(long, value_enum, requires = "routers")]
+    only: Option<routers::Part>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
@@ -30,7 +33,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     store::collect_garbage()?;
     let screen = Screen::new();
     if options.routers {
-        routers::run(&screen)?;
+        routers::run(&screen, options.only)?;
         return Ok(ExitCode::SUCCESS);
     }
     screen.heading("Outage of new connections to the buckets of a node that fails, by fault and timeout");

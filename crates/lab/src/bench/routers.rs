@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum;
+use rudel_lab::failover::Fault;
 use rudel_lab::probe::quantile;
 use rudel_lab::router::Router;
-use rudel_lab::traffic::{Echoes, Kind, Lane, Traffic};
+use rudel_lab::traffic::{Echoes, Kind, Lane, Outcome, Traffic};
 use rudel_lab::{Lab, Settings, wait_until};
 
 use crate::screen::{Screen, human};
@@ -29,59 +31,196 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The first direction of a flow, as the host inside sends it.
 type Ends = (SocketAddrV4, SocketAddrV4);
 
-pub(super) fn run(screen: &Screen) -> Result<()> {
-    planned(screen)?;
-    crash(screen)
+/// What can be measured of routers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// How long the network and TCP wait at each failure, by time-out
+    Failures,
+    /// How long anything waits at planned changes
+    Planned,
+    /// What is not known of 100,000 flows and 5,000 new ones a second when the power is cut
+    Crash,
+    /// What the pulse thread pays for telling the rest of the daemon what it knows
+    Reports,
+}
+
+pub(super) fn run(screen: &Screen, only: Option<Part>) -> Result<()> {
+    for part in [Part::Failures, Part::Planned, Part::Crash, Part::Reports] {
+        if only.is_none_or(|only| only == part) {
+            match part {
+                Part::Failures => failures(screen)?,
+                Part::Planned => planned(screen)?,
+                Part::Crash => crash(screen)?,
+                Part::Reports => reports(screen)?,
+            }
+        }
+    }
+    Ok(())
 }
 
 fn lab() -> Result<Lab> {
-    let router = Router {
-        nat: "address = \"10.74.0.10\"\ninside = [\"10.0.0.0/8\"]\n".to_owned(),
-        sync: true,
-        ..Router::default()
-    };
+    lab_of(true, Duration::from_millis(400))
+}
+
+fn lab_of(nat: bool, timeout: Duration) -> Result<Lab> {
+    let nat = if nat { "address = \"10.74.0.10\"\ninside = [\"10.0.0.0/8\"]\n" } else { "" };
+    let router = Router { nat: nat.to_owned(), sync: true, ..Router::default() };
     let settings =
-        Settings { hash: "source-ip-port".to_owned(), router: Some(router), ..Settings::default() };
+        Settings { hash: "source-ip-port".to_owned(), router: Some(router), timeout, ..Settings::default() };
     let mut lab = Lab::builder().nodes(3).settings(settings).build()?;
     lab.start()?;
     lab.wait_at_rest(&ALL)?;
     Ok(lab)
 }
 
-/// How long streams and datagrams wait at planned changes, beside how long they wait when nothing happens.
+/// What breaks a router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blow {
+    Of(Fault),
+    UnplugInside,
+}
+
+impl Blow {
+    const fn name(self) -> &'static str {
+        match self {
+            Blow::Of(Fault::KillDaemon) => "kill -9, parent too",
+            Blow::Of(Fault::StopDaemon) => "SIGSTOP",
+            Blow::Of(Fault::Unplug) => "cable outside",
+            Blow::UnplugInside => "cable inside",
+            Blow::Of(Fault::PowerOff) => "power cut",
+        }
+    }
+}
+
+/// How long the network is away at each failure, as datagrams every millisecond see it, and how long streams wait: those
+/// that waited for more than half as long as the network.
+fn failures(screen: &Screen) -> Result<()> {
+    const VICTIM: &str = "n2";
+    screen.heading("Longest wait through three routers: 12 UDP flows, a datagram each millisecond; 48 streams, 1 kB each 20 ms");
+    screen.note("timeout  NAT  failure               network   streams: struck   median     most   lost   beside it: UDP  stream");
+    let blows = [
+        Blow::Of(Fault::PowerOff),
+        Blow::Of(Fault::StopDaemon),
+        Blow::Of(Fault::KillDaemon),
+        Blow::Of(Fault::Unplug),
+        Blow::UnplugInside,
+    ];
+    for (timeout_ms, nat) in
+        [(100, true), (150, true), (200, true), (300, true), (400, true), (500, true), (400, false)]
+    {
+        let mut lab = lab_of(nat, Duration::from_millis(timeout_ms))?;
+        let (_echoes, traffic) = traffic(&lab, 12, 1, 48)?;
+        for blow in blows {
+            settle(&traffic);
+            match blow {
+                Blow::Of(fault) => fault.inflict(&mut lab, VICTIM)?,
+                Blow::UnplugInside => lab.set_backbone_link(VICTIM, false)?,
+            }
+            // All that was struck has begun to wait, and ends within this time: the third try of TCP is after 1.4 s.
+            std::thread::sleep(Duration::from_secs(3));
+            let outcomes = traffic.take();
+            match blow {
+                Blow::Of(fault) => fault.mend(&mut lab, VICTIM)?,
+                Blow::UnplugInside => lab.set_backbone_link(VICTIM, true)?,
+            }
+            lab.wait_at_rest(&ALL)?;
+            let waits = |is_stream: bool, control: bool| -> Vec<Duration> {
+                let of = outcomes.iter().filter(|outcome| {
+                    (outcome.lane.kind != Kind::Datagrams) == is_stream
+                        && is_control(&lab, outcome) == control
+                });
+                of.map(|outcome| outcome.longest).collect()
+            };
+            let network = quantile(waits(false, false), 1.0);
+            let struck: Vec<Duration> =
+                waits(true, false).into_iter().filter(|wait| *wait > network / 2).collect();
+            let lost = outcomes.iter().filter(|outcome| outcome.lost.is_some()).count();
+            screen.note(format!(
+                "{timeout_ms:>4} ms  {:<3}  {:<20} {:>8}            {:>5} {:>8} {:>8}  {lost:>5}        {:>8} {:>8}",
+                if nat { "yes" } else { "no" },
+                blow.name(),
+                human(network),
+                struck.len(),
+                human(quantile(struck.clone(), 0.5)),
+                human(quantile(struck.clone(), 1.0)),
+                human(quantile(waits(false, true), 1.0)),
+                human(quantile(waits(true, true), 1.0)),
+            ));
+        }
+        traffic.finish()?;
+    }
+    Ok(())
+}
+
+/// What is under way has nothing more to wait for.
+fn settle(traffic: &Traffic) {
+    std::thread::sleep(Duration::from_secs(1));
+    traffic.take();
+}
+
+/// Datagrams every so many milliseconds and streams of a kilobyte every 20 ms through the cluster; and of each some that pass no
+/// cluster, beside them, from a host to itself: what those wait for is the machine.
+fn traffic(lab: &Lab, datagrams: u16, every_ms: u64, streams: u16) -> Result<([Echoes; 2], Traffic)> {
+    let target = SocketAddr::from(([10, 100, 0, 1], PORT));
+    let host = lab.host_behind("h1");
+    let control = SocketAddr::new(host.address(target.ip()), PORT);
+    let echoes =
+        [Echoes::start(lab.client().namespace(), &[target])?, Echoes::start(host.namespace(), &[control])?];
+    let lanes = |first: u16, count: u16, kind: Kind, every_ms: u64| {
+        let lane = move |index: u16, target: SocketAddr| {
+            let source = SocketAddr::new(host.source(target.ip(), first + index), 0);
+            Lane { kind, source, target, every: Duration::from_millis(every_ms) }
+        };
+        let through = (0..count).map(move |index| lane(index, target));
+        through.chain((0..count.div_ceil(4)).map(move |index| lane(500 + index, control)))
+    };
+    let lanes: Vec<Lane> = lanes(1000, streams, Kind::Stream(1024), 20)
+        .chain(lanes(3000, datagrams, Kind::Datagrams, every_ms))
+        .collect();
+    let traffic = Traffic::start(host.namespace(), &lanes);
+    traffic.wait_flowing()?;
+    Ok((echoes, traffic))
+}
+
+/// Whether it passes no cluster.
+fn is_control(lab: &Lab, outcome: &Outcome) -> bool {
+    let target = outcome.lane.target.ip();
+    target == lab.host_behind("h1").address(target)
+}
+
+/// How long streams and datagrams wait at planned changes, beside how long they wait when nothing happens, and beside what passes
+/// no cluster at all.
 fn planned(screen: &Screen) -> Result<()> {
-    screen.heading("Longest wait of 50 streams and 50 UDP flows through three routers, translated");
+    screen.heading("Longest wait of 50 streams and 50 UDP flows through three routers, translated, and of 26 beside them");
     screen.note(
-        "what              streams   p50      p99     most   datagrams  p50      p99     most  missing",
+        "what              streams   p50      p99     most   datagrams  p50      p99     most  missing   beside it p99     most   move",
     );
     let mut lab = lab()?;
-    let target = SocketAddr::from(([10, 100, 0, 1], PORT));
-    let _echoes = Echoes::start(lab.client().namespace(), &[target])?;
-    let lanes: Vec<Lane> = (0..100)
-        .map(|index| {
-            let (kind, every) = match index % 2 {
-                0 => (Kind::Stream(1024), 20),
-                _ => (Kind::Datagrams, 5),
-            };
-            let source = SocketAddr::new(lab.host_behind("h1").source(target.ip(), 500 + index), 0);
-            Lane { kind, source, target, every: Duration::from_millis(every) }
-        })
-        .collect();
-    let traffic = Traffic::start(lab.host_behind("h1").namespace(), &lanes);
-    traffic.wait_flowing()?;
-    let told = |what: &str| -> Result<()> {
+    let (_echoes, traffic) = traffic(&lab, 50, 5, 50)?;
+    let told = |lab: &Lab, what: &str| -> Result<()> {
         // What has begun to wait ends within this time, and what waits for nothing has a time to compare with.
         std::thread::sleep(Duration::from_secs(3));
         let outcomes = traffic.take();
         let lost = outcomes.iter().filter(|outcome| outcome.lost.is_some()).count();
         ensure!(lost == 0, "{what}: {lost} lost");
-        let of = |is_stream: bool| {
-            let of = outcomes.iter().filter(|outcome| (outcome.lane.kind != Kind::Datagrams) == is_stream);
+        let of = |wanted: &dyn Fn(&Outcome) -> bool, shares: &[f64]| {
+            let of = outcomes.iter().filter(|outcome| wanted(outcome));
             let waits: Vec<Duration> = of.map(|outcome| outcome.longest).collect();
-            [0.5, 0.99, 1.0].map(|share| format!("{:>8}", human(quantile(waits.clone(), share)))).join(" ")
+            let words = shares.iter().map(|share| format!("{:>8}", human(quantile(waits.clone(), *share))));
+            words.collect::<Vec<_>>().join(" ")
         };
+        let is_stream = |outcome: &Outcome| outcome.lane.kind != Kind::Datagrams;
         let missing: u64 = outcomes.iter().map(|outcome| outcome.missing).sum();
-        screen.note(format!("{what:<22} {}            {} {missing:>8}", of(true), of(false)));
+        let all = [0.5, 0.99, 1.0];
+        // One that has just left tells nothing.
+        let moves = ALL.iter().filter_map(|node| sync(lab, node).ok()?["move_max_us"].as_u64());
+        screen.note(format!(
+            "{what:<22} {}            {} {missing:>8}      {} {:>6} us",
+            of(&|outcome| is_stream(outcome) && !is_control(lab, outcome), &all),
+            of(&|outcome| !is_stream(outcome) && !is_control(lab, outcome), &all),
+            of(&|outcome| is_control(lab, outcome), &all[1..]),
+            moves.max().unwrap_or(0),
+        ));
         Ok(())
     };
     let owns = |lab: &Lab, node: &str, asked: &str, some: bool| {
@@ -94,26 +233,26 @@ fn planned(screen: &Screen) -> Result<()> {
     };
     traffic.take();
     for _ in 0..3 {
-        told("nothing happens")?;
+        told(&lab, "nothing happens")?;
     }
     for node in ALL {
         let other = if node == "n1" { "n2" } else { "n1" };
         lab.node(node).rudel(&["drain"])?;
         owns(&lab, node, other, false)?;
-        told(&format!("drain {node}"))?;
+        told(&lab, &format!("drain {node}"))?;
         lab.node(node).rudel(&["undrain"])?;
         lab.wait_at_rest(&ALL)?;
-        told(&format!("undrain {node}"))?;
+        told(&lab, &format!("undrain {node}"))?;
         lab.node(node).rudel(&["restart"])?;
         lab.wait_at_rest(&ALL)?;
-        told(&format!("restart {node}"))?;
+        told(&lab, &format!("restart {node}"))?;
         let rest: Vec<&str> = ALL.into_iter().filter(|name| *name != node).collect();
         lab.node_mut(node).terminate_daemon(PATIENCE)?;
         lab.wait_at_rest(&rest)?;
-        told(&format!("leave {node}"))?;
+        told(&lab, &format!("leave {node}"))?;
         lab.node_mut(node).start_daemon()?;
         lab.wait_at_rest(&ALL)?;
-        told(&format!("join {node}"))?;
+        told(&lab, &format!("join {node}"))?;
     }
     for node in ALL {
         let sync = &lab.node(node).status()?.0["sync"];
@@ -292,4 +431,58 @@ fn send(numbers: std::ops::Range<u32>, rate: u32) -> io::Result<Vec<(u32, Instan
         sent.push((number, begin(number)?));
     }
     Ok(sent)
+}
+
+/// For how long the pulse thread of a daemon has run, in nanoseconds.
+fn pulse_thread_ns(pid: u32) -> Result<u64> {
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let task = task?.path();
+        if std::fs::read_to_string(task.join("comm"))?.trim() == "pulse" {
+            let text = std::fs::read_to_string(task.join("schedstat"))?;
+            return Ok(text.split_whitespace().next().context("a number")?.parse()?);
+        }
+    }
+    anyhow::bail!("{pid} has no pulse thread")
+}
+
+/// The daemon asks its pulse thread for a report four times a second, and once for each status. The same routers, asked by nobody
+/// else, and a hundred times more often.
+fn reports(screen: &Screen) -> Result<()> {
+    /// Longer than the daemon remembers its worst lateness.
+    const STAGE: Duration = Duration::from_secs(21);
+    screen.heading("What a report costs the pulse thread of one of three routers at rest");
+    screen.note("asked besides, each second   processor time   worst lateness");
+    let mut lab = lab()?;
+    let pid = lab.node_mut("n1").working_daemon()?;
+    let mut before_pause: Option<(u64, u32)> = None;
+    for every_ms in [None, Some(10), Some(2)] {
+        let (begun, ran) = (Instant::now(), pulse_thread_ns(pid)?);
+        let mut asked = 0_u32;
+        while begun.elapsed() < STAGE {
+            match every_ms {
+                Some(every_ms) => {
+                    lab.node("n1").status()?;
+                    asked += 1;
+                    let due = begun + Duration::from_millis(every_ms) * asked;
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                }
+                None => std::thread::sleep(STAGE.saturating_sub(begun.elapsed())),
+            }
+        }
+        let ran = pulse_thread_ns(pid)? - ran;
+        screen.note(format!(
+            "{:>27}  {:>12.2} %   {:>11} us",
+            asked / STAGE.as_secs() as u32,
+            ran as f64 / begun.elapsed().as_nanos() as f64 * 100.0,
+            lab.node("n1").status()?.0["pulses"]["lateness_us"],
+        ));
+        match before_pause {
+            None => before_pause = Some((ran, asked)),
+            Some((idle, _)) => screen.note(format!(
+                "                             {:.1} us for each report",
+                ran.saturating_sub(idle) as f64 / f64::from(asked.max(1)) / 1000.0
+            )),
+        }
+    }
+    Ok(())
 }
