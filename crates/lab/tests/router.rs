@@ -116,6 +116,23 @@ fn ping(lab: &Lab, host: &str, words: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
+/// As `traceroute -I`: the first hop is the node that has the flow, the second the router outside.
+fn two_hops_are_traced(lab: &Lab, number: u16) {
+    // Translated, all of it comes from one host, and a router tells a host of few errors in a second.
+    let unlimited = [("net.ipv4.icmp_ratelimit", "0"), ("net.ipv6.icmp.ratelimit", "0")];
+    lab.client().namespace().sysctl(&unlimited).expect("settings");
+    for (target, second, word) in [
+        (format!("10.101.0.{number}"), "From 10.74.0.101", "Time to live exceeded"),
+        (format!("fd75:f001::{number}"), "From fd74::101", "Hop limit"),
+    ] {
+        let source = lab.host_behind("h1").source(ip(&target), number).to_string();
+        for (hops, from) in [("-t1", "From "), ("-t2", second)] {
+            let said = ping(lab, "h1", &["-c1", hops, "-I", &source, &target]);
+            assert!(said.contains(from) && said.contains(word), "{source} -> {target}, {hops}: {said}");
+        }
+    }
+}
+
 #[test]
 fn what_goes_through_stays_whole_and_both_directions_are_at_one_node() {
     let Some(_root) = root() else { return };
@@ -174,12 +191,7 @@ fn errors_about_a_flow_come_back_through_its_node() {
                 .expect("in the host");
             assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{source} -> {target}: {error}");
         }
-        // The first hop is the node that has the flow.
-        for (target, word) in [("10.100.0.1", "Time to live exceeded"), ("fd75:1::1", "Hop limit")] {
-            let source = host.source(ip(target), number).to_string();
-            let said = ping(&lab, "h1", &["-c1", "-t1", "-I", &source, target]);
-            assert!(said.contains(word), "{said}");
-        }
+        two_hops_are_traced(&lab, number);
         // Behind the client is a narrow link, which it says of itself.
         // A host remembers a path's MTU by its end, so each asks for another one.
         let ends =
@@ -457,6 +469,7 @@ fn translated_flows_go_out_by_the_ports_of_their_node() {
             let said = ping(&lab, "h1", &["-c2", "-i0.2", "-I", &source, &target.to_string()]);
             assert!(said.contains(" 0% packet loss"), "{source}: {said}");
         }
+        two_hops_are_traced(&lab, number);
         // About a translated flow, from a router outside.
         // A host remembers a path's MTU by its end, so each asks for another one.
         let ends =
