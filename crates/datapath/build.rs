@@ -16,16 +16,14 @@ fn main() {
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".into());
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     compile(&clang, "filter", "filter", &[], &out_dir);
-    // The benchmark's unit, and the filter as it would be if no bucket could be handed over in place: they cost a few
-    // milliseconds, and nobody else embeds them.
+    // The benchmark's unit, and the filter as it would be without some of what it can: they cost a few milliseconds each, and
+    // nobody else embeds them.
     compile(&clang, "baseline", "baseline", &[], &out_dir);
-    compile(
-        &clang,
-        "filter",
-        "filter_without_handover",
-        &["-DWITHOUT_HANDOVER", "-Wno-unused-parameter", "-Wno-unused-function"],
-        &out_dir,
-    );
+    for part in ["handover", "probes", "aside"] {
+        let define = format!("-DWITHOUT_{}", part.to_uppercase());
+        let defines = [define.as_str(), "-Wno-unused-parameter", "-Wno-unused-function"];
+        compile(&clang, "filter", &format!("filter_without_{part}"), &defines, &out_dir);
+    }
 }
 
 fn compile(clang: &str, source: &str, name: &str, defines: &[&str], out_dir: &Path) {

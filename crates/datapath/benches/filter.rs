@@ -15,8 +15,12 @@ use aya::{
 use common::{Bpffs, CLUSTER_MAC, frames::*, interface, lease};
 use rudel_datapath::{BucketTable, Datapath, Filter, HashMode, InterfaceOptions, Side, Verdict, Xdp};
 
-static WITHOUT_HANDOVER: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/filter_without_handover.bpf.o"));
+/// The filter without some of what it can, to tell what that costs all other packets.
+static WITHOUT: [(&str, &[u8]); 3] = [
+    ("handovers", aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/filter_without_handover.bpf.o"))),
+    ("probes", aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/filter_without_probes.bpf.o"))),
+    ("setting aside", aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/filter_without_aside.bpf.o"))),
+];
 
 const ROUNDS: usize = 40;
 const REPEAT: u32 = 100_000;
@@ -42,7 +46,7 @@ fn main() {
     let by_address = filter(HashMode::SourceIp);
     let options =
         InterfaceOptions { own_mac: CLUSTER_MAC, ..interface(Side::Service, HashMode::SourceIpPort) };
-    let without_handover = xdp.load_filter_of(WITHOUT_HANDOVER, &options).expect("load");
+    let without = WITHOUT.map(|(_, object)| xdp.load_filter_of(object, &options).expect("load"));
 
     let mut object = Ebpf::load(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/baseline.bpf.o")))
         .expect("baseline");
@@ -53,7 +57,7 @@ fn main() {
     let v4 = ip_frame(&ip(CLIENT4, VIP4, TCP, &tcp_syn(40_000, 80)));
     let v6 = ip_frame(&ip(CLIENT6, VIP6, TCP, &tcp_syn(40_000, 80)));
     let other = frame_to([2; 6], 0x0800, &v4[14..]);
-    let kinds: [Kind; 11] = [
+    let mut kinds: Vec<Kind> = vec![
         ("not to the cluster", &by_port, &other, true, None),
         ("ignored, IPv4, source-ip", &by_address, &v4, false, Some(Verdict::Ignored)),
         ("ignored, IPv4, source-ip-port", &by_port, &v4, false, Some(Verdict::Ignored)),
@@ -61,13 +65,16 @@ fn main() {
         ("passed, IPv4, source-ip", &by_address, &v4, true, Some(Verdict::Passed)),
         ("passed, IPv4, source-ip-port", &by_port, &v4, true, Some(Verdict::Passed)),
         ("passed, IPv6, source-ip-port", &by_port, &v6, true, Some(Verdict::Passed)),
-        ("ignored, IPv4, no handover built in", &without_handover, &v4, false, Some(Verdict::Ignored)),
-        ("ignored, IPv6, no handover built in", &without_handover, &v6, false, Some(Verdict::Ignored)),
-        ("passed, IPv4, no handover built in", &without_handover, &v4, true, Some(Verdict::Passed)),
-        ("passed, IPv6, no handover built in", &without_handover, &v6, true, Some(Verdict::Passed)),
     ];
-    /// The same packet by the filter and by the one without handover.
-    const PAIRS: [(usize, usize); 4] = [(2, 7), (3, 8), (5, 9), (6, 10)];
+    // The same packets by the other filters, in the order of these.
+    const COMPARED: [usize; 4] = [2, 3, 5, 6];
+    let first = kinds.len();
+    for filter in &without {
+        for index in COMPARED {
+            let (_, _, packet, owned, verdict) = kinds[index];
+            kinds.push(("", filter, packet, owned, verdict));
+        }
+    }
 
     let mut unit = Vec::new();
     let mut samples = vec![Vec::new(); kinds.len()];
@@ -97,7 +104,9 @@ fn main() {
     println!("ns per packet, {rounds} rounds of {repeat}; ratio to a bare XDP_DROP of the same run\n");
     println!("{:<35} {:>6} {:>8} {:>7} {:>9}", "", "min", "median", "x min", "x median");
     let unit_line = ("bare XDP_DROP", &unit);
-    for (name, samples) in std::iter::once(unit_line).chain(kinds.iter().map(|kind| kind.0).zip(&samples)) {
+    for (name, samples) in
+        std::iter::once(unit_line).chain(kinds[..first].iter().map(|kind| kind.0).zip(&samples))
+    {
         println!(
             "{name:<35} {:>6} {:>8} {:>7.2} {:>9.2}",
             least(samples),
@@ -106,15 +115,20 @@ fn main() {
             median(samples) as f64 / median(&unit).max(1) as f64,
         );
     }
-    println!("\nwhat the code for handovers costs where there is none: ratio to the filter without it");
+    println!("\nwhat is there for the few costs all others: ratio to the filter without it");
     println!("{:<34} {:>7} {:>9}", "", "x min", "x median");
-    for (with, without) in PAIRS {
-        println!(
-            "{:<34} {:>7.3} {:>9.3}",
-            kinds[with].0,
-            least(&samples[with]) as f64 / least(&samples[without]).max(1) as f64,
-            median(&samples[with]) as f64 / median(&samples[without]).max(1) as f64,
-        );
+    for (part, (name, _)) in WITHOUT.iter().enumerate() {
+        for (place, with) in COMPARED.into_iter().enumerate() {
+            let without = first + part * COMPARED.len() + place;
+            println!(
+                "{:<34} {:>7.3} {:>9.3}   {name}: {} : {} ns",
+                kinds[with].0,
+                least(&samples[with]) as f64 / least(&samples[without]).max(1) as f64,
+                median(&samples[with]) as f64 / median(&samples[without]).max(1) as f64,
+                median(&samples[with]),
+                median(&samples[without]),
+            );
+        }
     }
     for (name, filter) in [("source-ip", &by_address), ("source-ip-port", &by_port)] {
         if let Some(instructions) = filter.verified_instructions().expect("program info") {

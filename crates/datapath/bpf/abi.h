@@ -29,6 +29,7 @@ enum bucket_state {
 	BUCKET_OWNED = 1,            /* ours: pass while the lease holds */
 	BUCKET_OWNED_WHILE_KEPT = 2, /* ours, but another keeps connections: as owned, less TCP segments unknown here */
 	BUCKET_KEPT = 3,             /* given up with connections open here: pass their segments and nothing else */
+	BUCKET_WATCHED = 4,          /* another node's, of whom nothing is heard: drop, but set TCP segments aside */
 };
 
 /* What becomes of a frame to the cluster MAC. Index into struct interface_counters. */
@@ -233,6 +234,20 @@ struct memo {
 	__u8 data[MEMO_BYTES_MAX];
 };
 _Static_assert(sizeof(struct memo) == 8192, "mirrored in src/abi.rs");
+
+/*
+ * Map "aside": one ring per CPU, to the daemon. What is set aside of a watched bucket: this, and the frame behind it. Frames
+ * that are longer are not set aside: the kernel could not be given them back (BPF_PROG_TEST_RUN, less than a page).
+ */
+#define ASIDE_BYTES_MAX 3000
+
+struct aside_head {
+	__u32 ifindex; /* where it came in */
+	__u16 bytes;   /* of the frame; padding may follow it */
+	__u8 bucket;
+	__u8 pad; /* zero */
+};
+_Static_assert(sizeof(struct aside_head) == 8, "mirrored in src/abi.rs");
 
 /* Map "abi": a single entry, by which a successor recognises maps that it can adopt. */
 struct abi {

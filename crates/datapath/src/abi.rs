@@ -162,6 +162,28 @@ impl Memo {
     }
 }
 
+/// Longest frame that the filter sets aside.
+pub(crate) const ASIDE_BYTES_MAX: usize = 3000;
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AsideHead {
+    pub(crate) ifindex: u32,
+    pub(crate) bytes: u16,
+    pub(crate) bucket: u8,
+    pub(crate) pad: u8,
+}
+const _: () = assert!(size_of::<AsideHead>() == 8);
+
+impl AsideHead {
+    /// The head of what the filter has set aside, if this is one.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let [a, b, c, d, e, f, bucket, pad] = *bytes.first_chunk()?;
+        let (ifindex, bytes) = (u32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f]));
+        Some(Self { ifindex, bytes, bucket, pad })
+    }
+}
+
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Abi {

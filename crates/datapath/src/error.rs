@@ -199,6 +199,20 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+
+    /// What the filter sets aside cannot be read; it is lost, as it would be otherwise.
+    #[error("cannot read what the packet filter sets aside: {source}")]
+    Ring {
+        /// What the kernel said.
+        source: io::Error,
+    },
+
+    /// A frame that was set aside was not put through the filter. It is lost.
+    #[error("cannot put a frame through the packet filter again ({source}); that takes Linux 5.18 or newer")]
+    PutThrough {
+        /// What the kernel said.
+        source: io::Error,
+    },
 }
 
 /// The operating system's error at the bottom of a chain of errors.

@@ -20,11 +20,15 @@
 //! - [`flow`] is the same hash in Rust, [`border`] what a router has beside it: everything here that needs neither clang
 //!   nor a kernel.
 //! - [`Datapath`] is the door that the daemon knocks at, [`Xdp`] is what stands behind it.
+//! - [`Aside`] is what came for a bucket whose owner is not heard, and [`Gate`] the way by which it goes through the filter
+//!   again.
 //! - The kernel's state outlives the daemon on purpose: dropping an [`Xdp`] leaves the filter attached and the maps
 //!   pinned, and the lease makes it fall silent. [`Xdp::open`] takes over what a predecessor left; [`Xdp::release`]
 //!   removes everything.
 
 mod abi;
+#[cfg(feature = "xdp")]
+mod aside;
 pub mod border;
 #[cfg(feature = "xdp")]
 mod bpffs;
@@ -58,6 +62,8 @@ pub use error::{Error, Result};
 pub use flow::{Flow, FlowKey, HashMode, Side};
 pub use table::{BUCKET_COUNT, BucketState, BucketTable, LeaseUntil};
 
+#[cfg(feature = "xdp")]
+pub use aside::{Aside, Direction, Gate, Segment};
 #[cfg(feature = "xdp")]
 pub use bpffs::{Bpffs, ensure_bpffs, is_bpffs};
 #[cfg(feature = "xdp")]

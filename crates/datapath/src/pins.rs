@@ -19,8 +19,8 @@ use crate::{
 pub(crate) const LINK_PREFIX: &str = "link_";
 
 /// Every map, in the order in which they are removed: without `abi`, nobody adopts the rest.
-pub(crate) const MAPS: [&str; 8] =
-    ["abi", "lease", "buckets", "counters", "bucket_counters", "probes", "slots", "memo"];
+pub(crate) const MAPS: [&str; 9] =
+    ["abi", "lease", "buckets", "counters", "bucket_counters", "probes", "aside", "slots", "memo"];
 
 /// What a node's daemon has left in the kernel, alive or not.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use std::{
 
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_PROG_TEST_RUN: libc::c_int = 10;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
@@ -26,6 +27,9 @@ const BPF_LINK_TYPE_XDP: u32 = 6;
 pub(crate) const XDP_FLAGS_GENERIC: u32 = 1 << 1;
 /// `XDP_FLAGS_DRV_MODE`: the driver runs it.
 pub(crate) const XDP_FLAGS_NATIVE: u32 = 1 << 2;
+
+/// `BPF_F_TEST_XDP_LIVE_FRAMES`: what the program passes goes up the stack (since Linux 5.18).
+const LIVE_FRAMES: u32 = 1 << 1;
 
 // The members of `union bpf_attr` that we use, each with its own beginning of the union.
 
@@ -49,6 +53,42 @@ struct LinkUpdate {
 struct LinkDetach {
     link_fd: u32,
 }
+
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    /// The union is aligned to eight bytes.
+    pad: u32,
+}
+const _: () = assert!(size_of::<TestRun>() == 80);
+
+/// `struct xdp_md`.
+#[repr(C)]
+#[derive(Default)]
+struct XdpContext {
+    data: u32,
+    data_end: u32,
+    data_meta: u32,
+    ingress_ifindex: u32,
+    rx_queue_index: u32,
+    egress_ifindex: u32,
+}
+const _: () = assert!(size_of::<XdpContext>() == 24);
 
 #[repr(C)]
 struct Object {
@@ -92,6 +132,24 @@ fn bpf_fd<T>(command: libc::c_int, attribute: &mut T) -> io::Result<OwnedFd> {
     let fd = bpf(command, attribute)?;
     // SAFETY: the kernel has just given us this descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Runs an XDP program on a frame as if it had come in by this interface of the calling thread's network namespace.
+pub(crate) fn run_live(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+    let context =
+        XdpContext { data_end: frame.len() as u32, ingress_ifindex: ifindex, ..XdpContext::default() };
+    let mut attribute = TestRun {
+        prog_fd: program.as_raw_fd() as u32,
+        data_size_in: frame.len() as u32,
+        data_in: frame.as_ptr() as u64,
+        repeat: 1,
+        ctx_size_in: size_of::<XdpContext>() as u32,
+        ctx_in: std::ptr::from_ref(&context) as u64,
+        flags: LIVE_FRAMES,
+        batch_size: 1,
+        ..TestRun::default()
+    };
+    bpf(BPF_PROG_TEST_RUN, &mut attribute).map(drop)
 }
 
 fn path_string(path: &Path) -> io::Result<CString> {

@@ -18,6 +18,9 @@ pub enum BucketState {
     /// Given up, with connections still open here: while the lease holds, TCP segments of connections that this node
     /// knows are passed, and nothing else.
     Kept = 3,
+    /// Another node's, of whom nothing has been heard for a while: as [`Self::Ignored`], but TCP segments are set aside, for
+    /// whoever takes the bucket over (see [`crate::Aside`]).
+    Watched = 4,
 }
 
 impl BucketState {
@@ -27,6 +30,7 @@ impl BucketState {
             1 => Self::Owned,
             2 => Self::OwnedWhileKept,
             3 => Self::Kept,
+            4 => Self::Watched,
             _ => Self::Ignored,
         }
     }
@@ -105,7 +109,7 @@ impl From<[BucketState; BUCKET_COUNT]> for BucketTable {
 }
 
 impl std::fmt::Debug for BucketTable {
-    /// One character per bucket: `.` ignored, `#` owned, `+` owned while kept, `-` kept.
+    /// One character per bucket: `.` ignored, `#` owned, `+` owned while kept, `-` kept, `?` watched.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let picture: String = self
             .0
@@ -115,6 +119,7 @@ impl std::fmt::Debug for BucketTable {
                 BucketState::Owned => '#',
                 BucketState::OwnedWhileKept => '+',
                 BucketState::Kept => '-',
+                BucketState::Watched => '?',
             })
             .collect();
         write!(f, "BucketTable({picture})")
@@ -149,6 +154,7 @@ mod tests {
         let mut table = BucketTable::owning([0, 7, 255]);
         table.set(8, BucketState::OwnedWhileKept);
         table.set(9, BucketState::Kept);
+        table.set(10, BucketState::Watched);
         assert_eq!(BucketTable::from_bytes(&table.to_bytes()), table);
         assert_eq!(table.count(BucketState::Owned), 3);
         assert_eq!(table.get(255), BucketState::Owned);

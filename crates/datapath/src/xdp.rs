@@ -3,13 +3,13 @@
 //! What is pinned in the node's directory *is* the state; this process only holds it open. Every step leaves a state
 //! that the next [`Xdp::open`] understands, wherever the process dies:
 //!
-//! - `abi`, `buckets`, `lease`, `counters`, `bucket_counters`, `probes`, `slots`, `memo`: the maps of `bpf/maps.h`;
+//! - `abi`, `buckets`, `lease`, `counters`, `bucket_counters`, `probes`, `aside`, `slots`, `memo`: the maps of `bpf/maps.h`;
 //! - `link_<ifindex>`: the filter's attachment to an interface.
 
 use std::{
     collections::HashMap,
     fmt, io,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -24,6 +24,7 @@ use aya::{
 
 use crate::{
     abi,
+    aside::Gate,
     border::{self, Border, Network},
     bpffs,
     counters::{BucketCount, Count, InterfaceCounters, ProbeCount},
@@ -149,6 +150,8 @@ pub struct Xdp {
     memo: Array<MapData, abi::Memo>,
     /// Interfaces that this process has attached to, or taken over.
     attached: HashMap<u32, Mode>,
+    /// The programs of these, to put frames through them.
+    programs: HashMap<u32, OwnedFd>,
     /// Filters that [`Xdp::load_ahead`] has loaded.
     loaded: HashMap<u32, (InterfaceOptions, Filter)>,
 }
@@ -192,6 +195,7 @@ impl Xdp {
             slots: take(&mut object, "slots", Array::try_from)?,
             memo: take(&mut object, "memo", Array::try_from)?,
             attached: HashMap::new(),
+            programs: HashMap::new(),
             loaded: HashMap::new(),
             options,
         };
@@ -246,12 +250,23 @@ impl Xdp {
             }
         };
         self.attached.insert(options.ifindex, mode);
+        match program.fd()?.as_fd().try_clone_to_owned() {
+            Ok(fd) => drop(self.programs.insert(options.ifindex, fd)),
+            Err(error) => {
+                tracing::warn!(interface = options.name, %error, "no frame can be put through the filter")
+            }
+        }
         Ok(mode)
     }
 
     /// Interfaces that this process has put the filter on, and how it is run there.
     pub fn attached(&self) -> impl Iterator<Item = (u32, Mode)> + '_ {
         self.attached.iter().map(|(ifindex, mode)| (*ifindex, *mode))
+    }
+
+    /// The filters that this process has attached, to put frames through them. Each is asked for once.
+    pub fn gates(&mut self) -> Vec<Gate> {
+        self.programs.drain().map(|(ifindex, program)| Gate { ifindex, program }).collect()
     }
 
     /// Takes the filter off an interface, and forgets its counters. One that carries none is as good.

@@ -20,8 +20,8 @@ use common::{
     wait_for,
 };
 use rudel_datapath::{
-    AttachMode, Border, BucketTable, Datapath, Error, HashMode, InterfaceOptions, LeaseUntil, Mode, Side,
-    Verdict, Xdp, clean, ensure_bpffs, fence, is_bpffs, look,
+    Aside, AttachMode, Border, BucketState, BucketTable, Datapath, Error, HashMode, InterfaceOptions,
+    LeaseUntil, Mode, Side, Verdict, Xdp, clean, ensure_bpffs, fence, is_bpffs, look,
     probe::{Probe, Way},
 };
 
@@ -104,12 +104,72 @@ fn a_passed_packet_arrives_as_one_for_this_host() {
         let socket = packet_socket::Receiver::open(options.ifindex);
         wait_for("a packet that passed", || {
             wire.send(&packet());
-            socket.receive_udp()
+            socket.receive(UDP)
         })
     });
     assert_eq!(received.destination, options.own_mac);
     assert_eq!(received.packet_type, packet_socket::PACKET_HOST);
     xdp.release().expect("release");
+}
+
+#[test]
+fn what_came_while_the_owner_was_not_heard_goes_up_when_the_bucket_is_owned() {
+    require_bpf!("what_came_while_the_owner_was_not_heard_goes_up_when_the_bucket_is_owned");
+    let wire = Wire::new();
+    let options = wire.options();
+    let mut xdp = wire.open();
+    wire.attach(&mut xdp, &options).expect("attach");
+    xdp.write_lease(lease(Duration::from_secs(3600))).expect("write_lease");
+    let segment = |client: u16, bytes: usize| {
+        ip_frame(&ip(CLIENT4, VIP4, TCP, &[tcp_syn(client, 443), vec![7; bytes]].concat()))
+    };
+    let mut aside = Aside::open(&wire.bpffs.node()).expect("the rings");
+    let mut wait = |xdp: &Xdp, frames: &[Vec<u8>]| {
+        let ignored = || xdp.counters().expect("counters")[0].get(Verdict::Ignored).packets;
+        let before = ignored();
+        frames.iter().for_each(|frame| wire.send(frame));
+        wait_for("the filter to drop all", || (ignored() >= before + frames.len() as u64).then_some(()));
+        let mut taken = Vec::new();
+        assert_eq!(aside.take(|segment| taken.push(segment)), 0, "nothing is lost");
+        taken
+    };
+    // Buckets that are another's set nothing aside.
+    assert_eq!(wait(&xdp, &[segment(1000, 10)]), []);
+    xdp.write_table(&BucketTable::new([BucketState::Watched; 256])).expect("write_table");
+    // UDP is not, nor what could not be put back: the veth takes more than a page, as one packet of merged ones.
+    wire.peer.ip("link set peer0 mtu 9000");
+    wire.node.ip("link set node0 mtu 9000");
+    let (first, second) = (segment(1001, 100), segment(1002, 1400));
+    let taken = wait(&xdp, &[first.clone(), packet(), segment(1003, 4000), second.clone()]);
+    let frames: Vec<&[u8]> = taken.iter().map(|segment| &segment.frame[..]).collect();
+    assert_eq!(frames, [&first[..], &second], "of TCP, as they came");
+    assert!(taken.iter().all(|segment| segment.ifindex == options.ifindex));
+    assert_ne!(taken[0].bucket, taken[1].bucket, "each has its own");
+
+    // Put through the filter, what is owned by now goes up, and nothing else.
+    let gates = xdp.gates();
+    let [gate] = &gates[..] else { panic!("{gates:?}") };
+    assert_eq!(gate.ifindex(), options.ifindex);
+    xdp.write_table(&BucketTable::owning([taken[1].bucket])).expect("write_table");
+    let received = wire.node.enter(|| {
+        let socket = packet_socket::Receiver::open(options.ifindex);
+        for segment in &taken {
+            gate.put_through(&segment.frame).expect("a frame goes through the filter");
+        }
+        let received = wait_for("a packet that passed", || socket.receive(TCP));
+        assert!(socket.receive(TCP).is_none(), "one of them is not owned");
+        received
+    });
+    assert_eq!((received.destination, received.packet_type), (options.own_mac, packet_socket::PACKET_HOST));
+    assert_eq!(received.bytes, second.len());
+    // Nor anything without a lease.
+    xdp.write_lease(LeaseUntil::LAPSED).expect("write_lease");
+    let fenced = || xdp.counters().expect("counters")[0].get(Verdict::Fenced).packets;
+    let before = fenced();
+    wire.node.enter(|| gate.put_through(&second)).expect("the filter drops it");
+    assert_eq!(fenced(), before + 1);
+    xdp.release().expect("release");
+    assert!(wire.bpffs.pins().is_empty());
 }
 
 #[test]
@@ -498,6 +558,7 @@ mod packet_socket {
     pub(crate) struct Received {
         pub(crate) destination: [u8; 6],
         pub(crate) packet_type: u8,
+        pub(crate) bytes: usize,
     }
 
     fn open(protocol: i32) -> OwnedFd {
@@ -553,8 +614,8 @@ mod packet_socket {
             Self(socket)
         }
 
-        /// The next UDP packet, if one is there.
-        pub(crate) fn receive_udp(&self) -> Option<Received> {
+        /// The next packet of an IP protocol, if one is there.
+        pub(crate) fn receive(&self, protocol: u8) -> Option<Received> {
             let mut frame = [0; 2048];
             let mut from = address(0, 0);
             let mut from_bytes = size_of::<libc::sockaddr_ll>() as u32;
@@ -569,11 +630,11 @@ mod packet_socket {
                     &mut from_bytes,
                 )
             };
-            if received < 34 || frame[23] != super::UDP {
+            if received < 34 || frame[23] != protocol {
                 return None;
             }
             let destination = frame[..6].try_into().expect("six bytes");
-            Some(Received { destination, packet_type: from.sll_pkttype })
+            Some(Received { destination, packet_type: from.sll_pkttype, bytes: received as usize })
         }
     }
 }

@@ -58,7 +58,7 @@ use crate::snapshot::{self, Context};
 use crate::store::Place;
 use crate::sync::thread::Thread as SyncThread;
 use crate::web::{Look, Web};
-use crate::{orders, realtime};
+use crate::{aside, orders, realtime};
 
 /// Notices, claims and link events that may wait for the runtime.
 const QUEUE_MAX: usize = 1024;
@@ -363,6 +363,7 @@ impl Running {
         let (teller, latest) = latest::channel();
         let (ended_sender, ended) = oneshot::channel();
         will.farewells = node.farewells();
+        let (watch, words) = aside::channel(sync.is_some());
         let parts = Parts {
             node,
             links: heartbeats,
@@ -373,6 +374,7 @@ impl Running {
             tie: tie.clone(),
             household: household.to_bytes(),
             sync: sync.as_ref().map(|thread| thread.door().clone()),
+            aside: watch,
         };
         // If there is no thread to be had, the pins stay, silent, for the next start to take over.
         let pulse = pulse::start(parts, move || {
@@ -382,7 +384,7 @@ impl Running {
         .map_err(|error| failed(format!("cannot start the pulse thread: {error}")))?;
         // Before anything more can fail: then the parent says good-bye.
         leave_will(tie, &will, &speakers);
-        let host = match host.take() {
+        let mut host = match host.take() {
             Some(host) => host,
             None => {
                 let datapath = ahead.take().map_or_else(open, Ok)?;
@@ -392,8 +394,9 @@ impl Running {
             }
         };
 
-        let watch = |ruleset| nat::Watch::new(ruleset, config.nat.is_some());
-        let table = host.table.clone().map(watch).transpose().unwrap_or_else(|error| {
+        aside::start(words, &pin_dir, std::mem::take(&mut host.gates));
+        let guard = |ruleset| nat::Watch::new(ruleset, config.nat.is_some());
+        let table = host.table.clone().map(guard).transpose().unwrap_or_else(|error| {
             tracing::warn!(%error, "the cluster's table in nftables is not watched: if anybody removes it, it stays away");
             None
         });

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rudel_api::config::{Config, Interface, XdpMode};
 use rudel_api::snapshot;
-use rudel_datapath::{AttachMode, Border, Datapath, InterfaceOptions, Mode, Xdp, ensure_bpffs};
+use rudel_datapath::{AttachMode, Border, Datapath, Gate, InterfaceOptions, Mode, Xdp, ensure_bpffs};
 
 use crate::host::membership::{Membership, MembershipError};
 use crate::host::nft::Ruleset;
@@ -90,6 +90,8 @@ pub struct HostSetup {
     pub modes: BTreeMap<String, snapshot::AttachMode>,
     /// The cluster's table in nftables, if it has one.
     pub table: Option<Ruleset>,
+    /// The filters, to put frames through them.
+    pub gates: Vec<Gate>,
     memberships: Vec<Membership>,
     host: Option<Host>,
 }
@@ -129,8 +131,13 @@ impl HostSetup {
         journal: &Path,
         seed: u32,
     ) -> Result<(Self, Xdp), SetupError> {
-        let mut setup =
-            HostSetup { modes: BTreeMap::new(), table: None, memberships: Vec::new(), host: None };
+        let mut setup = HostSetup {
+            modes: BTreeMap::new(),
+            table: None,
+            gates: Vec::new(),
+            memberships: Vec::new(),
+            host: None,
+        };
         match setup.put_up_on(config, &mut xdp, links, journal, seed) {
             Ok(()) => Ok((setup, xdp)),
             Err(error) => {
@@ -165,6 +172,7 @@ impl HostSetup {
             tracing::info!(interface = %interface.name, mac = %interface.cluster_mac(), mode = mode.as_str(), "filter attached");
             self.modes.insert(interface.name.to_string(), mode);
         }
+        self.gates = xdp.gates();
         xdp.detach_unclaimed()?;
         for cluster_link in links {
             let v6: Vec<_> = cluster_link

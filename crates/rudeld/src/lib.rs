@@ -1,5 +1,6 @@
 //! The cluster daemon: everything between the protocol, which is a value, and the kernel, which is a door.
 
+pub mod aside;
 pub mod clock;
 pub mod connections;
 pub mod control;

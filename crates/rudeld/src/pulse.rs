@@ -23,7 +23,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rudel_datapath::{BucketState, BucketTable, Datapath, InterfaceCounters, LeaseUntil};
+use rudel_datapath::{Datapath, InterfaceCounters, LeaseUntil};
 use rudel_proto::bucket::BucketSet;
 use rudel_proto::id::NodeId;
 use rudel_proto::machine::Outcome;
@@ -35,6 +35,7 @@ use rudel_proto::{Command, Event, Node, Output, Table, Time};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::aside::Watch;
 use crate::clock::monotonic_ns;
 use crate::heartbeat::{Heartbeat, SendError};
 use crate::latest::Teller;
@@ -263,6 +264,8 @@ pub struct Parts<D> {
     pub latest: Teller,
     /// The sync thread of a router that shares its connections.
     pub sync: Option<Door>,
+    /// Who sets segments of unheard owners aside.
+    pub aside: Watch,
     /// The tie to the parent process.
     pub tie: Tie,
     /// See [`Request::Remember`].
@@ -296,6 +299,7 @@ pub fn start<D: Datapath + Send + 'static>(
             latest: parts.latest,
             sync: parts.sync,
             owned: BucketSet::EMPTY,
+            aside: parts.aside,
             tie: parts.tie,
             household: parts.household,
             memo: Vec::new(),
@@ -330,6 +334,7 @@ struct Turn<D> {
     sync: Option<Door>,
     /// What the packet filter passes.
     owned: BucketSet,
+    aside: Watch,
     tie: Tie,
     household: Vec<u8>,
     /// The protocol's part of what was left for a successor last.
@@ -367,6 +372,7 @@ impl<D: Datapath> Turn<D> {
                 self.counts.count_lateness(now, now.since(due));
                 self.node.handle_timeout(now);
                 self.carry_out()?;
+                self.watch(now)?;
             }
             self.serve_requests()?;
             if self.stopped {
@@ -413,6 +419,7 @@ impl<D: Datapath> Turn<D> {
                     if is_view {
                         self.elect();
                         self.tell_owners();
+                        self.watch(now())?;
                     }
                 }
                 Output::Ordered { ticket, outcome } => {
@@ -442,9 +449,18 @@ impl<D: Datapath> Turn<D> {
     fn write_table(&mut self, table: &Table) -> Result<(), PulseError> {
         let (before, after) = (self.owned, table.owned);
         self.share_connections(before | after, before);
-        self.datapath.write_table(&buckets(table))?;
+        self.datapath.write_table(&self.aside.table(table))?;
         self.owned = after;
+        self.aside.gained(after - before);
         self.share_connections(after, before | after);
+        Ok(())
+    }
+
+    /// Tells the filter whose segments are to be set aside.
+    fn watch(&mut self, now: Time) -> Result<(), PulseError> {
+        if let Some(states) = self.aside.look(self.node.machine(), now) {
+            self.datapath.write_table(&states)?;
+        }
         Ok(())
     }
 
@@ -639,13 +655,6 @@ impl<D: Datapath> Turn<D> {
             counts: self.counts.clone(),
         }
     }
-}
-
-fn buckets(table: &Table) -> BucketTable {
-    let mut buckets = BucketTable::owning((table.owned - table.contested).iter());
-    table.contested.iter().for_each(|bucket| buckets.set(bucket, BucketState::OwnedWhileKept));
-    table.kept.iter().for_each(|bucket| buckets.set(bucket, BucketState::Kept));
-    buckets
 }
 
 fn now() -> Time {

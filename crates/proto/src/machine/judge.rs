@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{Machine, Phase};
-use crate::id::{Identity, NodeName};
+use crate::bucket::BucketSet;
+use crate::id::{Identity, NodeId, NodeName};
 use crate::time::Time;
 use crate::wire::NodeState;
 
@@ -79,6 +80,22 @@ impl Machine {
         let heard =
             self.peers.get(&identity.id).filter(|peer| peer.identity == identity).and_then(|p| p.heard);
         now.since(heard.map_or(self.started_at, |contact| contact.at))
+    }
+
+    /// The buckets of the adopted view whose owner has missed a pulse. No judgement, and no rule depends on it: pulses get lost.
+    pub fn unheard(&self, now: Time) -> BucketSet {
+        let (Some(view), false) = (&self.view, self.phase == Phase::Listening) else {
+            return BucketSet::EMPTY;
+        };
+        let patience = self.config.interval + self.config.interval / 2;
+        let silent: Vec<NodeId> = view
+            .members
+            .iter()
+            .map(|member| member.identity)
+            .filter(|identity| *identity != self.me && self.silence(now, *identity) > patience)
+            .map(|identity| identity.id)
+            .collect();
+        BucketSet::from_fn(|bucket| view.owners[bucket].is_some_and(|owner| silent.contains(&owner)))
     }
 
     /// R5, R7: a listening or late node judges nobody.

@@ -1,0 +1,279 @@
+//! Segments that came while nobody owned their bucket: while an owner is not heard, what is sent to it is set aside
+//! (`rudel_datapath::Aside`), and put through this node's filter when the bucket is owned here.
+//!
+//! ```text
+//!   pulse thread: Watch ─► which buckets are watched ─► packet filter ─► rings ─┐
+//!                  └─────► what is watched, what is gained (queue) ─────────────┴─► this thread ─► the filter again
+//! ```
+//!
+//! Why: a sender of TCP repeats what was lost after 0.2 s, then after 0.4 s more, then after 0.8 s. It finds out that somebody
+//! has taken a dead router's place at its next try, long after that. With the last segment of each direction put through, the
+//! answer that it waits for comes at once. And a client whose first segment was lost waits for a second otherwise.
+//!
+//! What it decides: which segments go on. What it does not: who owns a bucket (the protocol), and whether a segment may pass (the
+//! filter). Of each direction of a connection the last segment is kept, [`SHELF_BYTES_MAX`] in all, for [`AGE_MAX`]. A segment that the
+//! owner has passed after all (it was slow to say so) comes twice; TCP knows that from any network.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use rudel_datapath::{Aside, BucketState, BucketTable, Direction, Gate, Segment};
+use rudel_proto::bucket::BucketSet;
+use rudel_proto::machine::Machine;
+use rudel_proto::{Table, Time};
+
+/// What is kept at most.
+const SHELF_BYTES_MAX: usize = 8 << 20;
+/// After so long a sender has repeated its segment, or has given up.
+const AGE_MAX: Duration = Duration::from_secs(5);
+/// How often the rings are emptied while buckets are watched: at the full rate of a 100 Mbit/s link, a tenth of a ring.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// Words that may wait for the thread.
+const WORDS_MAX: usize = 256;
+
+/// What the pulse thread tells.
+#[derive(Clone, Copy, Debug)]
+struct Word {
+    watched: BucketSet,
+    gained: BucketSet,
+}
+
+/// The pulse thread's end: which buckets are watched.
+#[derive(Debug)]
+pub struct Watch {
+    words: SyncSender<Word>,
+    /// Whether what comes in a planned move, after one node has ceased and before the next has begun, is set aside, too.
+    moves: bool,
+    table: Table,
+    watched: BucketSet,
+}
+
+/// The other end.
+#[derive(Debug)]
+pub struct Words(Receiver<Word>);
+
+/// Nothing is watched yet. `routes`: connections move with their buckets, and stay with nobody. Only then is anything set
+/// aside in a planned move: elsewhere its owner until then keeps it, and a first segment that both take would begin twice.
+pub fn channel(routes: bool) -> (Watch, Words) {
+    let (words, receiver) = sync_channel(WORDS_MAX);
+    (Watch { words, moves: routes, table: Table::default(), watched: BucketSet::EMPTY }, Words(receiver))
+}
+
+impl Watch {
+    /// Looks who is heard; returns what the filter has to be told, if that has changed. A bucket that was watched is so until it is
+    /// owned, here or by somebody who is heard. On a router, what a view gives this node is watched until then, too.
+    pub fn look(&mut self, machine: &Machine, now: Time) -> Option<BucketTable> {
+        let me = machine.me().id;
+        let mine = machine
+            .view()
+            .map_or(BucketSet::EMPTY, |view| BucketSet::from_fn(|bucket| view.owners[bucket] == Some(me)));
+        let awaited = if self.moves { mine } else { self.watched & mine };
+        let watched = machine.unheard(now) | awaited;
+        let watched = watched - self.table.owned - self.table.kept;
+        if watched == self.watched {
+            return None;
+        }
+        self.watched = watched;
+        self.tell(BucketSet::EMPTY);
+        Some(self.states())
+    }
+
+    /// The table has changed: what the filter has to be told.
+    pub fn table(&mut self, table: &Table) -> BucketTable {
+        self.table = *table;
+        self.states()
+    }
+
+    /// The filter has been told: what waits for these buckets goes on.
+    pub fn gained(&mut self, gained: BucketSet) {
+        let awaited = gained & self.watched;
+        if !awaited.is_empty() {
+            self.watched = self.watched - gained;
+            self.tell(awaited);
+        }
+    }
+
+    fn states(&self) -> BucketTable {
+        let Table { owned, contested, kept } = self.table;
+        let mut states = BucketTable::owning((owned - contested).iter());
+        (self.watched - owned - kept).iter().for_each(|bucket| states.set(bucket, BucketState::Watched));
+        contested.iter().for_each(|bucket| states.set(bucket, BucketState::OwnedWhileKept));
+        kept.iter().for_each(|bucket| states.set(bucket, BucketState::Kept));
+        states
+    }
+
+    fn tell(&self, gained: BucketSet) {
+        // Without a thread, or with one that does not keep up, what was sent is lost, as on any network.
+        let _ = self.words.try_send(Word { watched: self.watched, gained });
+    }
+}
+
+/// Starts the thread, which ends with the pulse thread. If it cannot work, the log says so: the node serves without it.
+pub fn start(words: Words, pin_dir: &Path, gates: Vec<Gate>) {
+    let tell = |error: &dyn std::fmt::Display| {
+        tracing::warn!(%error, "what is sent to a node that has just died is lost until its sender repeats it");
+    };
+    let pin_dir = pin_dir.to_owned();
+    let thread =
+        std::thread::Builder::new().name("aside".into()).spawn(move || match Aside::open(&pin_dir) {
+            Ok(mut aside) => {
+                // A predecessor's.
+                aside.take(drop);
+                run(&words.0, &mut aside, &gates);
+            }
+            Err(error) => tell(&error),
+        });
+    if let Err(error) = thread {
+        tell(&error);
+    }
+}
+
+fn run(words: &Receiver<Word>, aside: &mut Aside, gates: &[Gate]) {
+    let mut shelf = Shelf::default();
+    let mut watched = BucketSet::EMPTY;
+    loop {
+        let word = if watched.is_empty() {
+            match words.recv() {
+                Ok(word) => Some(word),
+                Err(_) => return,
+            }
+        } else {
+            match words.recv_timeout(LOOK_EVERY) {
+                Ok(word) => Some(word),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        };
+        let now = Instant::now();
+        aside.take(|segment| shelf.put(segment, now));
+        let Some(word) = word else { continue };
+        watched = word.watched;
+        put_through(shelf.take(word.gained, now), gates);
+        shelf.keep(watched);
+    }
+}
+
+fn put_through(segments: Vec<Segment>, gates: &[Gate]) {
+    let (mut count, mut failed) = (0, None);
+    for mut segment in segments {
+        segment.complete();
+        let Some(gate) = gates.iter().find(|gate| gate.ifindex() == segment.ifindex) else { continue };
+        match gate.put_through(&segment.frame) {
+            Ok(()) => count += 1,
+            Err(error) => failed = Some(error),
+        }
+    }
+    if count > 0 {
+        tracing::info!(segments = count, "segments that came while nobody had their buckets go on");
+    }
+    if let Some(error) = failed {
+        tracing::warn!(%error, "segments that came while nobody had their buckets are lost");
+    }
+}
+
+/// The last segment of each direction.
+#[derive(Debug, Default)]
+struct Shelf {
+    segments: HashMap<(u32, Direction), (Segment, Instant)>,
+    bytes: usize,
+}
+
+impl Shelf {
+    fn put(&mut self, segment: Segment, now: Instant) {
+        let Some(direction) = segment.direction() else { return };
+        let key = (segment.ifindex, direction);
+        let before = self.segments.get(&key).map_or(0, |(old, _)| old.frame.len());
+        let bytes = self.bytes - before + segment.frame.len();
+        if bytes <= SHELF_BYTES_MAX {
+            self.bytes = bytes;
+            self.segments.insert(key, (segment, now));
+        }
+    }
+
+    /// Those of these buckets that are not too old.
+    fn take(&mut self, buckets: BucketSet, now: Instant) -> Vec<Segment> {
+        let taken: Vec<_> =
+            self.segments.extract_if(|_, (segment, _)| buckets.contains(segment.bucket)).collect();
+        self.bytes -= taken.iter().map(|(_, (segment, _))| segment.frame.len()).sum::<usize>();
+        let young = taken.into_iter().filter(|(_, (_, at))| now.duration_since(*at) <= AGE_MAX);
+        young.map(|(_, (segment, _))| segment).collect()
+    }
+
+    /// Forgets those of all other buckets.
+    fn keep(&mut self, buckets: BucketSet) {
+        self.segments.retain(|_, (segment, _)| buckets.contains(segment.bucket));
+        self.bytes = self.segments.values().map(|(segment, _)| segment.frame.len()).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a connection of this number: `length` bytes behind the headers.
+    fn segment(connection: u8, bucket: u8, length: usize) -> Segment {
+        let [high, low] = (44 + length as u16).to_be_bytes();
+        let head = [8, 0, 0x45, 0, high, low, 0, 0, 0, 0, 64, 6, 0, 0];
+        let ip = [&[0; 12][..], &head, &[10, 0, 0, connection], &[10, 0, 0, 2]];
+        Segment { ifindex: 2, bucket, frame: [ip.concat(), vec![connection; 24], vec![0; length]].concat() }
+    }
+
+    fn set(buckets: impl IntoIterator<Item = u8>) -> BucketSet {
+        buckets.into_iter().collect()
+    }
+
+    #[test]
+    fn the_last_segment_of_each_connection_waits_for_its_bucket() {
+        let (mut shelf, now) = (Shelf::default(), Instant::now());
+        for (connection, bucket, length) in [(1, 7, 100), (2, 7, 200), (1, 7, 300), (3, 8, 400), (4, 9, 1)] {
+            shelf.put(segment(connection, bucket, length), now);
+        }
+        let mut taken = shelf.take(set([7]), now);
+        taken.sort_by_key(|segment| segment.frame.len());
+        assert_eq!(taken, [segment(2, 7, 200), segment(1, 7, 300)]);
+        assert_eq!(shelf.take(set([7]), now), [], "once");
+        shelf.keep(set([9]));
+        assert_eq!(shelf.take(set([8]), now), [], "nobody waits for that any more");
+        assert_eq!(shelf.take(set([9]), now + AGE_MAX * 2), [], "it is too old");
+        assert_eq!((shelf.bytes, shelf.segments.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_flood_is_not_kept() {
+        let (mut shelf, now) = (Shelf::default(), Instant::now());
+        for number in 0..10_000_u16 {
+            let mut one = segment(1, 7, 2_900);
+            one.frame[34..36].copy_from_slice(&number.to_be_bytes());
+            shelf.put(one, now);
+        }
+        assert!(shelf.bytes <= SHELF_BYTES_MAX && shelf.bytes > SHELF_BYTES_MAX / 2, "{}", shelf.bytes);
+        // One that is known already has its room.
+        let again = segment(1, 7, 0);
+        shelf.put(segment(1, 7, 2_900), now);
+        shelf.put(again, now);
+        shelf.keep(BucketSet::EMPTY);
+        assert_eq!(shelf.bytes, 0);
+    }
+
+    #[test]
+    fn what_is_owned_or_kept_is_not_watched() {
+        let (mut watch, words) = channel(false);
+        watch.watched = set([1, 2, 3, 4]);
+        let states = watch.table(&Table { owned: set([1, 5]), contested: set([5]), kept: set([2]) });
+        let expected = [
+            (0, BucketState::Ignored),
+            (1, BucketState::Owned),
+            (2, BucketState::Kept),
+            (3, BucketState::Watched),
+            (5, BucketState::OwnedWhileKept),
+        ];
+        expected.iter().for_each(|(bucket, state)| assert_eq!(states.get(*bucket), *state, "{bucket}"));
+        watch.gained(set([1, 5]));
+        let Word { watched, gained } = words.0.try_recv().expect("it is told");
+        assert_eq!((watched, gained), (set([2, 3, 4]), set([1])));
+        watch.gained(set([5]));
+        assert!(words.0.try_recv().is_err(), "nothing waits for that");
+    }
+}
