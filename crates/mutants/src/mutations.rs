@@ -319,7 +319,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "R5: one report is enough, whatever the quorum",
         &[(JUDGE, "counted >= self.config.quorum", "counted >= 1")],
         "r5_quorum_nodes_must_report_the_silence",
-        Death::Class("one-way", 40, 30),
+        Death::Story("two_of_three_serve_and_the_third_falls_silent_first"),
     ),
     mutation(
         "waiting-while-hung",
