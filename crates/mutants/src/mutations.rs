@@ -529,3 +529,48 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         Death::Unseen("it costs room in pulses, and changes nothing else"),
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    fn read(file: &str) -> String {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// To run the list takes long, so it is seldom done; that it fits the code is seen at once.
+    #[test]
+    fn each_mutation_finds_what_it_changes_and_the_tests_that_it_names() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto/src/machine/tests");
+        let mut rules =
+            ["config.rs", "seal.rs", "share.rs"].map(|file| read(&format!("proto/src/{file}"))).concat();
+        for entry in fs::read_dir(folder).expect("the tests of the rules are there") {
+            rules += &fs::read_to_string(entry.expect("readable").path()).expect("text");
+        }
+        let stories = read("sim/tests/stories.rs") + &read("sim/tests/stories/health.rs");
+        let classes = read("sim/src/class.rs");
+        for mutation in MUTATIONS {
+            let name = mutation.name;
+            for (file, find, _) in mutation.edits {
+                let found = read(&format!("proto/src/{file}")).matches(find).count();
+                assert_eq!(found, 1, "{name}: {file} has this {found} times:\n{find}");
+            }
+            assert!(rules.contains(&format!("fn {}(", mutation.caught_by)), "{name}: no such test");
+            assert!(
+                match mutation.dies_in {
+                    Death::Class(class, ..) => classes.contains(&format!("\"{class}\"")),
+                    Death::Story(story) => {
+                        let story = story.trim_start_matches("health::");
+                        stories.contains(&format!("fn {story}("))
+                    }
+                    Death::Unseen(why) => !why.is_empty(),
+                },
+                "{name}: no such class or story"
+            );
+        }
+    }
+}

@@ -105,7 +105,8 @@ impl fmt::Debug for View {
 impl View {
     /// The member that is this node in this incarnation.
     pub fn member(&self, identity: Identity) -> Option<&Member> {
-        self.members.iter().find(|member| member.identity == identity)
+        let index = self.members.binary_search_by_key(&identity.id, |member| member.identity.id).ok()?;
+        Some(&self.members[index]).filter(|member| member.identity == identity)
     }
 
     /// Whether it names this node in this incarnation.

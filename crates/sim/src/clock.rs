@@ -24,8 +24,12 @@ impl Clock {
 
     /// What it shows at a moment.
     pub fn read(&self, moment: Moment) -> Time {
-        let elapsed = u128::from(moment) * u128::from(self.rate_millionths) / 1_000_000;
-        Time::from_nanos(self.origin + elapsed as u64)
+        // Asked at every step; in the first hours 64 bits will do.
+        let elapsed = match moment.checked_mul(self.rate_millionths) {
+            Some(millionths) => millionths / 1_000_000,
+            None => (u128::from(moment) * u128::from(self.rate_millionths) / 1_000_000) as u64,
+        };
+        Time::from_nanos(self.origin + elapsed)
     }
 
     /// The first moment at which it shows `time` or more.

@@ -75,32 +75,34 @@ impl Machine {
         if !matches!(mine, NodeState::Active | NodeState::Draining | NodeState::Joining) || self.resuming {
             return None;
         }
-        let states: Vec<(&NodeName, NodeState)> =
-            self.heard_peers(now).map(|(peer, word)| (&peer.name, word.state)).collect();
-        let any_active = states.iter().any(|(_, state)| *state == NodeState::Active);
         let stands = |state: NodeState| match mine {
             NodeState::Active => state == NodeState::Active,
             _ => matches!(state, NodeState::Draining | NodeState::Joining),
         };
+        let (mut heard, mut before, mut any_active) = (0, 0, false);
+        for (peer, word) in self.heard_peers(now) {
+            heard += 1;
+            any_active |= word.state == NodeState::Active;
+            before += u32::from(stands(word.state) && peer.name < self.config.name);
+        }
         if mine != NodeState::Active && any_active {
             return None;
         }
         if mine == NodeState::Joining {
             // Heard, but not proved: perhaps a recording, perhaps somebody who cannot hear us. Wait once more.
             let unproven = self.peers.values().any(|peer| !peer.is_heard(now, self.config.timeout));
-            let listens = if states.is_empty() && unproven { 2 } else { 1 };
+            let listens = if heard == 0 && unproven { 2 } else { 1 };
             if now < self.listen_since + self.config.timeout * listens {
                 return None;
             }
         }
-        let before =
-            states.iter().filter(|(name, state)| stands(*state) && **name < self.config.name).count();
-        u32::try_from(before).ok()
+        Some(before)
     }
 
     /// Finds out who should be a member with which weight, and who could gain. Says whether that asks for a new view.
     fn want(&mut self, now: Time) -> Option<(Reason, NodeId)> {
         let members = self.wanted_members(now);
+        self.look_who_shows(&members);
         let candidates = self.candidates(now, &members);
         let view_id = self.view_id();
         let against = (view_id, self.promise);
@@ -116,17 +118,40 @@ impl Machine {
         change
     }
 
+    /// Looks which words show all members. Each is gone through once: neither words nor members change often.
+    fn look_who_shows(&mut self, members: &[Member]) {
+        let anew = self.want.as_ref().is_none_or(|cached| cached.members != members);
+        let timeout_us = self.config.timeout.as_micros();
+        for peer in self.peers.values_mut() {
+            let Some(word) = peer.word.as_ref().filter(|_| anew || peer.shows_members.is_none()) else {
+                continue;
+            };
+            // Members and words are sorted alike, so one pass over the word finds all.
+            let mut entries = word.heard.iter();
+            let mut others = members.iter().filter(|m| m.identity != peer.identity);
+            peer.shows_members = Some(others.all(|m| {
+                entries.by_ref().find(|entry| entry.identity.id >= m.identity.id).is_some_and(|entry| {
+                    entry.identity == m.identity && entry.proven && u128::from(entry.age_us) < timeout_us
+                })
+            }));
+        }
+    }
+
     fn wanted_members(&mut self, now: Time) -> Vec<Member> {
-        let mut wanted = vec![self.me];
+        let named = |identity| self.view.as_ref().is_some_and(|view| view.names(identity));
         let mut views = vec![self.view_id()];
-        wanted.extend(self.view.iter().flat_map(|view| view.members.iter().map(|m| m.identity)));
+        let mut wanted: Vec<Identity> =
+            self.view.iter().flat_map(|view| view.members.iter().map(|m| m.identity)).collect();
+        if !named(self.me) {
+            wanted.push(self.me);
+        }
         let mut strangers = Vec::new();
         for (peer, word) in self.heard_peers(now) {
             if word.digest != self.config.digest {
                 strangers.push(peer.identity);
                 continue;
             }
-            if !matches!(word.state, NodeState::Listening | NodeState::Fenced) {
+            if !matches!(word.state, NodeState::Listening | NodeState::Fenced) && !named(peer.identity) {
                 wanted.push(peer.identity);
             }
             // Whom the view of any live peer names stays until it is over.
@@ -141,11 +166,14 @@ impl Machine {
         for identity in strangers {
             self.turn_away(identity, |node| Event::Mismatch { node });
         }
+        let known = self.peers_of(wanted.iter().map(|identity| identity.id));
         let mut members: Vec<Member> = wanted
-            .into_iter()
-            .filter(|identity| *identity == self.me || !self.is_over(now, *identity))
-            .filter(|identity| identity.id != self.me.id || *identity == self.me)
-            .map(|identity| Member { identity, weight: 0 })
+            .iter()
+            .zip(known)
+            .map(|(identity, peer)| (*identity, peer))
+            .filter(|(identity, peer)| *identity == self.me || !self.is_known_over(now, *identity, *peer))
+            .filter(|(identity, _)| identity.id != self.me.id || *identity == self.me)
+            .map(|(identity, _)| Member { identity, weight: 0 })
             .collect();
         // Two runs of one node: the later stays.
         members.dedup_by(|later, earlier| {
@@ -187,12 +215,14 @@ impl Machine {
 
     /// The members as the shares are dealt out to them.
     fn candidates(&self, now: Time, members: &[Member]) -> Vec<Candidate> {
+        let peers = self.peers_of(members.iter().map(|m| m.identity.id));
         let mut candidates: Vec<Candidate> = members
             .iter()
-            .map(|m| Candidate {
+            .zip(peers)
+            .map(|(m, peer)| Candidate {
                 id: m.identity.id,
                 weight: m.weight,
-                gains: self.hears_all(now, m.identity, members),
+                gains: self.hears_all(now, m.identity, peer, members),
             })
             .collect();
         // Who waits for the word of somebody whom it does not hear would wait for as long as that lasts.
@@ -216,32 +246,20 @@ impl Machine {
 
     /// R6: new buckets go only to nodes whose heard tables show all members, since no other could collect the
     /// words that it needs.
-    fn hears_all(&self, now: Time, identity: Identity, members: &[Member]) -> bool {
-        let others = members.iter().filter(|m| m.identity != identity);
-        if identity == self.me {
-            return others.into_iter().all(|m| {
-                self.peers.get(&m.identity.id).is_some_and(|peer| {
-                    peer.identity == m.identity && peer.is_heard(now, self.config.timeout)
-                })
-            });
-        }
-        let Some(word) = self
-            .peers
-            .get(&identity.id)
-            .filter(|peer| peer.identity == identity && peer.is_heard(now, self.config.timeout))
-            .filter(|_| !self.is_gone(identity))
-            .and_then(|peer| peer.word.as_ref())
-        else {
-            return false;
+    fn hears_all(&self, now: Time, identity: Identity, peer: Option<&Peer>, members: &[Member]) -> bool {
+        let is_heard = |identity: Identity, peer: Option<&Peer>| {
+            peer.is_some_and(|peer| peer.identity == identity && peer.is_heard(now, self.config.timeout))
         };
-        let timeout_us = self.config.timeout.as_micros();
-        // Members and words are sorted alike, so one pass over the word finds all.
-        let mut entries = word.heard.iter();
-        others.into_iter().all(|m| {
-            entries.by_ref().find(|entry| entry.identity.id >= m.identity.id).is_some_and(|entry| {
-                entry.identity == m.identity && entry.proven && u128::from(entry.age_us) < timeout_us
-            })
-        })
+        if identity == self.me {
+            let peers = self.peers_of(members.iter().map(|m| m.identity.id));
+            return members
+                .iter()
+                .zip(peers)
+                .all(|(m, peer)| m.identity == self.me || is_heard(m.identity, peer));
+        }
+        is_heard(identity, peer)
+            && !self.is_gone(identity)
+            && peer.is_some_and(|peer| peer.shows_members == Some(true))
     }
 
     /// What is different from the present view, the gravest first.

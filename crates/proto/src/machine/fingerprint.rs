@@ -161,6 +161,8 @@ impl Machine {
             // Not hashed:
             config: _, connections: _, audits: _, complaint: _, complaint_in: _, drain: _, unscheduled: _, adopted_at: _, gained_since_adoption: _,
             turned_away: _, windows: _, sequence: _,
+            // Follows from the view:
+            given: _,
         } = self;
         self.fingerprint_of_self(origin, state);
         self.fingerprint_of_views(origin, state);

@@ -6,6 +6,7 @@
 //! So whether an answer was asked for before or after a certain verdict is a comparison of two numbers, and no clock
 //! comes into it.
 
+use super::peer::Peer;
 use super::{Action, Machine};
 use crate::id::Identity;
 use crate::time::Time;
@@ -71,8 +72,9 @@ impl Machine {
     /// R6.5: a failing check takes a share away only if a member that could take it over refutes that the check
     /// fails everywhere. Where no member is fit, nobody's health counts.
     pub(super) fn weigh(&self, now: Time, members: &mut [Member]) {
+        let peers = self.peers_of(members.iter().map(|member| member.identity.id));
         let conditions: Vec<Option<Condition>> =
-            members.iter().map(|member| self.condition(now, member.identity)).collect();
+            members.iter().zip(peers).map(|(m, peer)| self.condition(now, m.identity, peer)).collect();
         let present =
             |identity| self.view.as_ref().and_then(|view| view.member(identity)).map_or(0, |m| m.weight);
         let refuted = |sick: &Condition| conditions.iter().flatten().any(|witness| witness.refutes(sick));
@@ -93,7 +95,7 @@ impl Machine {
     }
 
     /// `None` if its last word is too old.
-    fn condition(&self, now: Time, identity: Identity) -> Option<Condition> {
+    fn condition(&self, now: Time, identity: Identity, peer: Option<&Peer>) -> Option<Condition> {
         if identity == self.me {
             let wants = self.connected && !self.draining && !self.leaving;
             return Some(Condition {
@@ -102,7 +104,7 @@ impl Machine {
                 checkup: self.checkup,
             });
         }
-        let peer = self.peers.get(&identity.id)?;
+        let peer = peer?;
         let is_heard = peer.identity == identity && peer.is_heard(now, self.config.timeout);
         peer.word.as_ref().filter(|_| is_heard).map(Condition::of)
     }

@@ -84,6 +84,7 @@ impl Machine {
             peer.complaint = None;
         }
         peer.word = Some(pulse);
+        peer.shows_members = None;
         gone.into_iter().for_each(|(identity, at)| self.hear_of_good_bye(now, identity, at));
         self.hear_of_examination(examination);
         self.move_lease(now);

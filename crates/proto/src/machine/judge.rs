@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::peer::Peer;
 use super::{Machine, Phase};
 use crate::bucket::BucketSet;
 use crate::id::{Identity, NodeId, NodeName};
@@ -13,6 +14,12 @@ impl Machine {
     /// is expired.
     pub(super) fn is_over(&self, now: Time, identity: Identity) -> bool {
         self.is_gone(identity) || self.is_succeeded(identity) || self.is_expired(now, identity)
+    }
+
+    /// The same of a node as which `peer` is known, if it is: most are heard, and then there is nothing to judge.
+    pub(super) fn is_known_over(&self, now: Time, identity: Identity, peer: Option<&Peer>) -> bool {
+        let is_heard = |peer: &Peer| peer.identity == identity && peer.is_heard(now, self.config.timeout);
+        if peer.is_some_and(is_heard) { self.is_gone(identity) } else { self.is_over(now, identity) }
     }
 
     /// R9: it said good-bye in this very run, to us or to a peer that repeats it. That of a later run may be a recording.
@@ -77,8 +84,12 @@ impl Machine {
 
     /// For how long this node has not heard `identity`; since its own start if never.
     pub(super) fn silence(&self, now: Time, identity: Identity) -> Duration {
-        let heard =
-            self.peers.get(&identity.id).filter(|peer| peer.identity == identity).and_then(|p| p.heard);
+        self.silence_of(now, identity, self.peers.get(&identity.id))
+    }
+
+    /// The same of a node as which `peer` is known, if it is.
+    pub(super) fn silence_of(&self, now: Time, identity: Identity, peer: Option<&Peer>) -> Duration {
+        let heard = peer.filter(|peer| peer.identity == identity).and_then(|peer| peer.heard);
         now.since(heard.map_or(self.started_at, |contact| contact.at))
     }
 

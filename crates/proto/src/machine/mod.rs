@@ -223,6 +223,8 @@ pub struct Machine {
     pulsed_before: Option<Time>,
 
     view: Option<View>,
+    /// What the adopted view gives this node: asked for at each step, so it is looked up once.
+    given: BucketSet,
     adopted_at: Time,
     gained_since_adoption: usize,
     /// R6: since when the view gives it what it does not own.
@@ -307,6 +309,7 @@ impl Machine {
             resuming: false,
             pulsed_before: None,
             view: None,
+            given: BucketSet::EMPTY,
             adopted_at: now,
             gained_since_adoption: 0,
             lacking_since: None,
@@ -523,6 +526,15 @@ impl Machine {
             .values()
             .filter(move |peer| peer.is_heard(now, timeout) && !self.is_gone(peer.identity))
             .filter_map(|peer| peer.word.as_ref().map(|word| (peer, word)))
+    }
+
+    /// The peers of these nodes, which ascend; looking each of them up would take several times as long.
+    fn peers_of(&self, nodes: impl Iterator<Item = NodeId>) -> impl Iterator<Item = Option<&Peer>> {
+        let mut peers = self.peers.values().peekable();
+        nodes.map(move |node| {
+            while peers.next_if(|peer| peer.identity.id < node).is_some() {}
+            peers.peek().copied().filter(|peer| peer.identity.id == node)
+        })
     }
 
     /// Sets every timer from the state; a moment that has passed is nothing to wait for.

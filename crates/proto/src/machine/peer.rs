@@ -28,6 +28,8 @@ pub(super) struct Peer {
     pub(super) unproven: Option<Contact>,
     /// What its last proven pulse said; `heard` is sorted by node.
     pub(super) word: Option<Pulse>,
+    /// Whether that shows all members that were wanted last, once that has been looked up.
+    pub(super) shows_members: Option<bool>,
     /// When we sent the freshest pulse that it has echoed: what it reports is younger than that.
     pub(super) echoed: Option<Time>,
     /// When we sent the freshest pulse that it has echoed as proven: leases are made of this, and it
@@ -50,6 +52,7 @@ impl Peer {
             heard: None,
             unproven: None,
             word: None,
+            shows_members: None,
             echoed: None,
             acknowledged: None,
             obeyed: 0,
@@ -60,7 +63,7 @@ impl Peer {
 
     /// Whether it has been proved alive within `timeout`.
     pub(super) fn is_heard(&self, now: Time, timeout: Duration) -> bool {
-        self.heard.is_some_and(|contact| now.since(contact.at) < timeout)
+        self.heard.is_some_and(|contact| now < contact.at + timeout)
     }
 
     /// Its last word, if it acknowledges as proven a pulse that we sent within `within`.
@@ -99,6 +102,6 @@ impl Peer {
 
     /// When it was last heard of, proven or not.
     pub(super) fn last_heard_of(&self) -> Option<Time> {
-        [self.heard, self.unproven].into_iter().flatten().map(|contact| contact.at).max()
+        self.heard.map(|contact| contact.at).max(self.unproven.map(|contact| contact.at))
     }
 }

@@ -207,6 +207,7 @@ impl Machine {
         machine.pulsed_before = Some(machine.lease - lease_len);
         machine.remember(memo.view.clone());
         machine.view = Some(memo.view);
+        machine.given = given;
         machine.listen_on(now);
         machine.actions.push_back(Action::Own(machine.owned));
         let (buckets, kept) = (machine.owned.len(), machine.keeping.len());

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::peer::Peer;
 use super::{Action, GOODBYES, MEMORY_TIMEOUTS, Machine, Phase};
-use crate::bucket::BucketSet;
 use crate::event::Event;
 use crate::id::{Identity, ViewId};
 use crate::time::Time;
@@ -34,8 +34,11 @@ impl Machine {
         self.adopt_highest(now);
         self.pay_debts(now);
         if matches!(self.phase, Phase::Member | Phase::Joining) {
+            let adopted = self.view_id();
             self.coordinate(now);
-            self.pay_debts(now);
+            if self.view_id() != adopted {
+                self.pay_debts(now);
+            }
         }
         self.gain(now);
         self.notice_lack(now);
@@ -120,7 +123,8 @@ impl Machine {
         self.debts.retain(|identity| !view.names(*identity));
 
         // R2: what the view still gives is not touched.
-        let retained = self.owned & view.owned_by(self.me.id);
+        self.given = view.owned_by(self.me.id);
+        let retained = self.owned & self.given;
         if retained != self.owned {
             let given_up = self.owned - retained;
             self.own(retained);
@@ -182,7 +186,8 @@ impl Machine {
         if now >= self.lease || self.stalled_at.is_some() || !self.debts.is_empty() || self.resuming {
             return;
         }
-        let given = view.owned_by(self.me.id);
+        let given = self.given;
+        debug_assert_eq!(given, view.owned_by(self.me.id));
         let wanted = given - self.owned;
         if wanted.is_empty() {
             return;
@@ -210,8 +215,7 @@ impl Machine {
 
     /// R6: notices since when the view gives this node what it does not own.
     fn notice_lack(&mut self, now: Time) {
-        let given = self.view.as_ref().map_or(BucketSet::EMPTY, |view| view.owned_by(self.me.id));
-        let lacks = !(given - self.owned).is_empty();
+        let lacks = self.view.is_some() && !(self.given - self.owned).is_empty();
         self.lacking_since = lacks.then(|| self.lacking_since.unwrap_or(now));
     }
 
@@ -276,11 +280,15 @@ impl Machine {
         self.gone.retain(|_, (_, at)| now.since(*at) < memory);
         let view = self.view.as_ref();
         let debts = &self.debts;
-        self.peers.retain(|_, peer| {
+        let is_needed = |peer: &Peer| {
             peer.last_heard_of().is_some_and(|at| now.since(at) < memory)
                 || view.is_some_and(|view| view.names(peer.identity))
                 || debts.contains(&peer.identity)
-        });
+        };
+        // To look is much cheaper than to retain, and it is done at each step.
+        if !self.peers.values().all(is_needed) {
+            self.peers.retain(|_, peer| is_needed(peer));
+        }
         let peers = &self.peers;
         self.turned_away
             .retain(|identity| peers.get(&identity.id).is_some_and(|peer| peer.identity == *identity));

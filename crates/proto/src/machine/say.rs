@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::peer::Peer;
 use super::{Action, Machine, Phase, Said};
 use crate::bucket::BucketSet;
 use crate::event::Event;
@@ -89,8 +90,10 @@ impl Machine {
 
     pub(super) fn saying(&self, now: Time) -> Said {
         let state = self.state();
-        let members = self.view.iter().flat_map(|view| &view.members);
-        let is_silent = |identity| identity != self.me && self.silence(now, identity) >= self.config.timeout;
+        let members = || self.view.iter().flat_map(|view| &view.members).map(|member| member.identity);
+        let is_silent = |(identity, peer): &(Identity, Option<&Peer>)| {
+            *identity != self.me && self.silence_of(now, *identity, *peer) >= self.config.timeout
+        };
         Said {
             state,
             healthy: self.healthy && self.connected,
@@ -101,7 +104,7 @@ impl Machine {
             gone: matches!(self.phase, Phase::Goodbye { .. } | Phase::Stopped),
             debts: self.debts.len(),
             keeping: self.keeping,
-            silent: members.filter(|member| is_silent(member.identity)).count(),
+            silent: members().zip(self.peers_of(members().map(|who| who.id))).filter(is_silent).count(),
             promise: state.owns_nothing().then_some(self.promise),
         }
     }

@@ -82,14 +82,17 @@ impl World {
         }
     }
 
-    /// R3: who says that it is settled knows of nobody outside of its view who serves.
+    /// R3: who says that it is settled knows of nobody outside of its view who serves by its echo.
+    ///
+    /// Whom it has not heard for T it may have given up on the word of somebody who has heard it again since: what that
+    /// one serves by then are the echoes of others, and those have it as a debt.
     fn check_settled(&mut self, node: usize, view: &View) {
         if !self.is_strict() {
             return;
         }
         let known = self.known_to(node);
         for (other, who) in self.others_that_pass(node) {
-            if known.contains(&who) && !view.names(who) {
+            if known.contains(&who) && !view.names(who) && !self.is_silent_to(node, who) {
                 let id = view.id;
                 self.violate(
                     "R3 who is settled has no debts",
@@ -145,6 +148,18 @@ impl World {
                 self.violate("R3 who serves has agreed", detail);
             }
         }
+    }
+
+    /// Whether a daemon has not heard another for T, nor has one whose run it goes on with: then what it has echoed of that
+    /// one is part of no lease.
+    fn is_silent_to(&self, node: usize, who: Identity) -> bool {
+        let (host, timeout) = (&self.hosts[node], self.settings.timeout);
+        let Some(process) = &host.process else {
+            return false;
+        };
+        let status = process.brain.machine().status(host.clock.read(self.now));
+        let heard = status.peers.iter().find(|peer| peer.identity == who).and_then(|peer| peer.heard);
+        heard.map_or(self.now - host.started_at > nanos(timeout + timeout / 50), |age| age >= timeout)
     }
 
     pub(super) fn is_strict(&self) -> bool {
