@@ -365,11 +365,18 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "R10: the first pulse moves the lease as any other",
         &[(
             LEASE,
-            "self.base_before().map_or(last, |before| last.min(before + self.config.interval))",
+            "self.pulsed_before.map_or(last, |before| last.min(before + self.config.interval))",
             "last",
         )],
-        "r10_the_first_pulse_moves_the_lease_by_an_interval_at_most",
+        "r10_the_first_pulse_that_proves_life_moves_the_lease_by_an_interval_at_most",
         Death::Story("the_first_pulse_of_a_successor_is_lost_and_it_hangs"),
+    ),
+    mutation(
+        "successor-needs-no-proof",
+        "R10: a pulse that echoes nobody moves the lease",
+        &[(LEASE, "bases.extend(Some(own).filter(|_| self.proves));", "bases.push(own);")],
+        "r10_a_pulse_that_echoes_nobody_moves_no_lease",
+        Death::Story("a_successor_that_dies_before_anybody_can_know_it_alive_and_its_successor"),
     ),
     mutation(
         "successor-forgets-its-promise",

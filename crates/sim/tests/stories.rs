@@ -463,6 +463,24 @@ fn the_first_pulse_of_a_successor_is_lost_and_it_hangs() {
 }
 
 #[test]
+fn a_successor_that_dies_before_anybody_can_know_it_alive_and_its_successor() {
+    // Each of them says one word before it has heard anybody: to n0 that may be a recording. The last one hangs.
+    let mut t = Cluster::of(steady(2));
+    t.node(1).kill();
+    for _ in 0..5 {
+        t.run(ms(60));
+        t.node(1).resume();
+        t.run(us(10)).node(1).kill();
+    }
+    assert_eq!(t.shares(), [128, 128]);
+    t.run(ms(20)).node(1).resume();
+    t.node(1).hang(2 * T);
+    t.run(2 * T);
+    assert_eq!(t.shares(), [256, 0]);
+    t.rest();
+}
+
+#[test]
 fn a_successor_keeps_the_promise_of_a_view_that_nobody_has_seen() {
     let mut t = Cluster::of(steady(2));
     t.lose_bodies(0, 1).node(0).weigh(50);

@@ -154,7 +154,7 @@ impl Machine {
         let Machine {
             me: _, phase: _, weight: _, healthy: _, connected: _, checkup: _, examination: _, draining: _, leaving: _,
             leaving_since: _, keeping: _, contested: _, orders: _, started_at: _, listen_since: _, observed_at: _,
-            late_until: _, stalled_at: _, resuming: _, pulsed_before: _, view: _, promise: _, debts: _, owned: _,
+            late_until: _, stalled_at: _, resuming: _, pulsed_before: _, proves: _, view: _, promise: _, debts: _, owned: _,
             lacking_since: _, lease: _, bodies: _, peers: _, gone: _, twin: _,
             sent: _, pulse_due: _, extra_pulses: _, said: _, want: _, wanted_since: _, turn_at: _, repeat_at: _,
             timers: _, actions: _,
@@ -187,8 +187,8 @@ impl Machine {
         }
         origin.instant(self.late_until).max(0).hash(state);
         origin.maybe(self.stalled_at, state);
-        self.resuming.hash(state);
-        origin.maybe(self.base_before(), state);
+        (self.resuming, self.proves).hash(state);
+        origin.maybe(self.pulsed_before, state);
     }
 
     fn fingerprint_of_views<H: Hasher>(&self, origin: &Origin<'_>, state: &mut H) {

@@ -41,11 +41,12 @@ impl Machine {
     fn lease_base(&self) -> Option<Time> {
         let last = self.sent.back()?.1;
         let own = match self.sent.len().checked_sub(2).and_then(|i| self.sent.get(i)) {
-            Some((_, before)) => last.min(*before + self.config.interval),
-            None => self.base_before().map_or(last, |before| last.min(before + self.config.interval)),
+            Some((_, before)) if self.pulsed_before.is_none() => last.min(*before + self.config.interval),
+            _ => self.pulsed_before.map_or(last, |before| last.min(before + self.config.interval)),
         };
         let mut bases: Vec<Time> = self.peers.values().filter_map(|peer| peer.acknowledged).collect();
-        bases.push(own);
+        // R10: a successor's pulse that nobody can take for a proof of life is as good as lost.
+        bases.extend(Some(own).filter(|_| self.proves));
         bases.sort_unstable_by(|a, b| b.cmp(a));
         bases.get(self.config.quorum - 1).copied()
     }

@@ -219,8 +219,10 @@ pub struct Machine {
     stalled_at: Option<Time>,
     /// R10: it has taken over a run, and has not listened for T since.
     resuming: bool,
-    /// R10: when the predecessor sent the pulse that its lease was made of.
+    /// R10: when the predecessor sent the pulse that its lease was made of; none once two pulses prove this one alive.
     pulsed_before: Option<Time>,
+    /// R10: whether its last pulse proved to somebody that it is alive, or there was nobody to prove it to.
+    proves: bool,
 
     view: Option<View>,
     /// What the adopted view gives this node: asked for at each step, so it is looked up once.
@@ -308,6 +310,7 @@ impl Machine {
             stalled_at: None,
             resuming: false,
             pulsed_before: None,
+            proves: true,
             view: None,
             given: BucketSet::EMPTY,
             adopted_at: now,

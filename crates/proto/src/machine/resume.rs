@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::id::{Identity, ViewId};
 use crate::time::Time;
 use crate::view::View;
-use crate::wire::{Checkup, Message, Reader, Writer};
+use crate::wire::{Checkup, Heard, Message, Reader, Writer};
 
 /// Numbers of datagrams that a memo reserves at once: nearly an hour of regular pulses.
 pub const NUMBERS_RESERVED: u64 = 1 << 16;
@@ -205,6 +205,7 @@ impl Machine {
         machine.lease = lease.min(now + lease_len);
         // R4: the lease tells when the predecessor's last pulse but one was at the latest.
         machine.pulsed_before = Some(machine.lease - lease_len);
+        machine.proves = false;
         machine.remember(memo.view.clone());
         machine.view = Some(memo.view);
         machine.given = given;
@@ -254,9 +255,23 @@ impl Machine {
         self.resuming = self.resuming && self.is_late(now);
     }
 
-    /// R4: the pulse before the only one that this machine has sent.
-    pub(super) fn base_before(&self) -> Option<Time> {
-        self.pulsed_before.filter(|_| self.sent.len() < 2)
+    /// R10.5: whether somebody has been heard of to whom it could prove itself alive, and has not yet.
+    pub(super) fn owes_a_proof(&self) -> bool {
+        !self.proves && self.peers.values().any(|peer| !self.is_gone(peer.identity))
+    }
+
+    /// R10.5: notes whether the pulse that is about to go out, with this heard table, proves that this node is alive.
+    ///
+    /// Who is not echoed cannot tell it from a recording.
+    pub(super) fn note_proof(&mut self, table: &[Heard]) {
+        if self.proves {
+            self.pulsed_before = None;
+            return;
+        }
+        let mut members = self.view.iter().flat_map(|view| &view.members).map(|member| member.identity);
+        let is_alone = !members.any(|who| who != self.me && !self.is_gone(who));
+        let echoes = table.iter().any(|entry| !entry.gone && entry.identity.id != self.me.id);
+        self.proves = echoes || is_alone || !self.resuming;
     }
 }
 

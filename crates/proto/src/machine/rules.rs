@@ -16,7 +16,7 @@ impl Machine {
         self.evaluate_before_pulse(now);
         self.press_orders(now);
         let said = self.saying(now);
-        let words_changed = self.said.as_ref() != Some(&said);
+        let words_changed = self.said.as_ref() != Some(&said) || self.owes_a_proof();
         if words_changed && self.extra_pulses > 0 && self.said.is_some() && self.phase != Phase::Stopped {
             self.extra_pulses -= 1;
             self.pulse(now);

@@ -113,6 +113,8 @@ impl Machine {
     pub(super) fn pulse(&mut self, now: Time) {
         let said = self.saying(now);
         let uptime = now.since(self.started_at).as_millis();
+        let heard = self.heard_table(now);
+        self.note_proof(&heard);
         let message = Message::Pulse(Pulse {
             host: self.config.host,
             digest: self.config.digest,
@@ -130,7 +132,7 @@ impl Machine {
             promise: self.promise,
             keeping: said.keeping,
             connections: self.connections_left(),
-            heard: self.heard_table(now),
+            heard,
             audits: self.audits.clone(),
         });
         self.said = Some(said);
