@@ -9,8 +9,12 @@
 //! rudel-mutants               all of them
 //! rudel-mutants NAME ...      some
 //! rudel-mutants --from NAME   that one and those after it
+//! rudel-mutants --within S    begin none after so many seconds (status 3 if some are left)
 //! rudel-mutants --list        what there is
 //! ```
+//!
+//! A verdict stands for as long as neither the mutation nor any source that it is tried on has changed, so a run that was
+//! stopped goes on where it was. Names on the command line are tried anew.
 //!
 //! There is one copy with one target directory, so that what a mutation does not touch is built once; of the rules' tests
 //! only the one that is to fail is run.
@@ -21,6 +25,7 @@ mod mutations;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -34,7 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 fn main() -> ExitCode {
     match run() {
-        Ok(0) => ExitCode::SUCCESS,
+        Ok((0, 0)) => ExitCode::SUCCESS,
+        Ok((0, _)) => ExitCode::from(3),
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("rudel-mutants: {error:#}");
@@ -43,27 +49,61 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns how many mutations survived.
-fn run() -> Result<usize> {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+/// Returns how many mutations survived, and how many have not been tried.
+fn run() -> Result<(usize, usize)> {
+    let mut wanted: Vec<String> = std::env::args().skip(1).collect();
+    let mut within = Duration::MAX;
+    if let Some(at) = wanted.iter().position(|word| word == "--within") {
+        let seconds = wanted.get(at + 1).and_then(|word| word.parse().ok());
+        within = Duration::from_secs(seconds.context("--within needs a number of seconds")?);
+        wanted.drain(at..at + 2);
+    }
     if wanted.iter().any(|word| word == "--list") {
         for mutation in MUTATIONS {
             println!("{:<28} {}", mutation.name, mutation.about);
         }
-        return Ok(0);
+        return Ok((0, 0));
     }
     let chosen = choose(&wanted)?;
 
     let source = workspace()?;
     let begun = Instant::now();
     let copy = Copy::make(&source)?;
-    let built = copy.build()?;
-    for program in [&built.rules, &built.stories] {
-        ensure!(failing_tests(program, "")?.is_empty(), "tests fail without any mutation: mend that first");
+    let mut verdicts = Verdicts::read(&copy)?;
+    if wanted.iter().any(|word| !word.starts_with("--") && MUTATIONS.iter().any(|m| m.name == word)) {
+        chosen.iter().for_each(|mutation| verdicts.forget(mutation));
+    }
+    if !verdicts.is_whole {
+        let built = copy.build()?;
+        for program in [&built.rules, &built.stories] {
+            ensure!(
+                failing_tests(program, "")?.is_empty(),
+                "tests fail without any mutation: mend that first"
+            );
+        }
+        verdicts.is_whole = true;
+        verdicts.write()?;
     }
     println!("{:<9} {:<9} {:>5} {:<30} rule test; simulation", "rule", "world", "s", "mutation");
-    let (mut by_rule, mut by_world, mut unseen) = (0, 0, 0);
+    let (mut by_rule, mut by_world, mut unseen, mut left) = (0, 0, 0, 0);
     for mutation in &chosen {
+        if let Some(unseen_by_worlds) = verdicts.died(mutation) {
+            by_rule += 1;
+            by_world += usize::from(!unseen_by_worlds);
+            unseen += usize::from(unseen_by_worlds);
+            println!(
+                "{:<9} {:<9} {:>5} {:<30} as before",
+                "caught",
+                if unseen_by_worlds { "unseen" } else { "dead" },
+                "",
+                mutation.name
+            );
+            continue;
+        }
+        if begun.elapsed() >= within {
+            left += 1;
+            continue;
+        }
         let since = Instant::now();
         let whole = copy.apply(mutation)?;
         let built = copy.build().with_context(|| format!("{}: does it still compile?", mutation.name))?;
@@ -91,12 +131,90 @@ fn run() -> Result<usize> {
             }
         }
         copy.restore(whole)?;
+        if caught && world != World::Alive {
+            verdicts.note(mutation, world == World::Unseen)?;
+        }
     }
-    let all = chosen.len();
+    let all = chosen.len() - left;
     println!("\n{by_rule} of {all} caught by the test that names the rule");
     println!("{by_world} of {all} dead in the simulation, {unseen} that no world can show");
-    println!("{} s", begun.elapsed().as_secs());
-    Ok(2 * all - by_rule - by_world - unseen)
+    println!("{} s; {left} not tried", begun.elapsed().as_secs());
+    Ok((2 * all - by_rule - by_world - unseen, left))
+}
+
+/// Which mutations have died, by the sources and the mutation that they died with.
+struct Verdicts {
+    file: PathBuf,
+    /// A number that stands for all sources.
+    sources: u64,
+    /// Without a mutation all tests pass.
+    is_whole: bool,
+    /// Of each mutation that has died, and whether no world can show it.
+    dead: BTreeMap<u64, bool>,
+}
+
+impl Verdicts {
+    /// Those that still stand.
+    fn read(copy: &Copy) -> Result<Self> {
+        let mut hasher = DefaultHasher::new();
+        hash_tree(&copy.root.join("crates"), &mut hasher)?;
+        fs::read(copy.root.join("Cargo.lock"))?.hash(&mut hasher);
+        let (file, sources) = (copy.root.join("verdicts"), hasher.finish());
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        let mut lines = text.lines();
+        let is_whole = lines.next() == Some(&format!("{sources:016x}"));
+        let verdict = |line: &str| {
+            let (key, unseen) = line.split_once(' ')?;
+            Some((u64::from_str_radix(key, 16).ok()?, unseen == "unseen"))
+        };
+        let dead = lines.filter(|_| is_whole).filter_map(verdict).collect();
+        Ok(Verdicts { file, sources, is_whole, dead })
+    }
+
+    fn key(mutation: &Mutation) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (mutation.edits, mutation.caught_by).hash(&mut hasher);
+        match mutation.dies_in {
+            Death::Class(class, seeds, timeouts) => (class, seeds, timeouts).hash(&mut hasher),
+            Death::Story(text) | Death::Unseen(text) => text.hash(&mut hasher),
+        }
+        hasher.finish()
+    }
+
+    fn died(&self, mutation: &Mutation) -> Option<bool> {
+        self.dead.get(&Self::key(mutation)).copied()
+    }
+
+    fn forget(&mut self, mutation: &Mutation) {
+        self.dead.remove(&Self::key(mutation));
+    }
+
+    fn note(&mut self, mutation: &Mutation, unseen: bool) -> Result<()> {
+        self.dead.insert(Self::key(mutation), unseen);
+        self.write()
+    }
+
+    fn write(&self) -> Result<()> {
+        let mut text = format!("{:016x}\n", self.sources);
+        for (key, unseen) in &self.dead {
+            text += &format!("{key:016x} {}\n", if *unseen { "unseen" } else { "dead" });
+        }
+        Ok(fs::write(&self.file, text)?)
+    }
+}
+
+fn hash_tree(folder: &Path, hasher: &mut DefaultHasher) -> Result<()> {
+    let entries: Result<BTreeSet<PathBuf>, _> =
+        fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect();
+    for path in entries? {
+        path.file_name().hash(hasher);
+        if path.is_dir() {
+            hash_tree(&path, hasher)?;
+        } else {
+            fs::read(&path)?.hash(hasher);
+        }
+    }
+    Ok(())
 }
 
 /// The mutations that the command line asks for.

@@ -330,7 +330,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "if matches!(self.phase, Phase::Listening) {",
         )],
         "r8_a_stall_while_waiting_once_more_starts_listening_again_too",
-        Death::Class("hangs", 40, 30),
+        Death::Story("who_slept_while_it_waited_for_an_answer_finds_it_before_it_makes_a_view"),
     ),
     mutation(
         "good-bye-too-early",
@@ -341,7 +341,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "            self.phase = Phase::Goodbye { said: 1, next: now + self.config.interval / 4 };\n            self.pulse(now);\n            self.give_up_all();",
         )],
         "r9_what_it_owns_is_given_up_before_the_good_bye",
-        Death::Class("leave", 40, 30),
+        Death::Story("who_leaves_with_what_nobody_could_take_falls_silent_before_it_says_good_bye"),
     ),
     mutation(
         "successor-gains-at-once",
@@ -418,7 +418,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "R10: what is new is not left for a successor",
         &[(NODE, "number <= left.reserved && new.says_the_same(old)", "number <= left.reserved")],
         "r10_a_memo_comes_before_what_it_tells_of_and_reserves_every_number",
-        Death::Class("heirs", 20, 30),
+        Death::Story("a_successor_goes_on_by_the_latest_view_that_its_predecessor_had"),
     ),
     mutation(
         "a-verdict-suffices",

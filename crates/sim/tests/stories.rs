@@ -481,6 +481,47 @@ fn a_successor_that_dies_before_anybody_can_know_it_alive_and_its_successor() {
 }
 
 #[test]
+fn a_successor_goes_on_by_the_latest_view_that_its_predecessor_had() {
+    // What daemons leave in earnest: n1 has left a memo before, and has a larger share since.
+    let mut t = Cluster::cold(Settings { sealed: true, ..steady(2) });
+    t.world().leave_memos();
+    t.node(0).start();
+    t.node(1).start();
+    t.rest();
+    t.node(0).weigh(50);
+    t.run(T);
+    let gained = t.node(1).passes();
+    t.node(1).kill();
+    t.node(1).resume();
+    assert_eq!((t.node(1).passes(), gained.len()), (gained, 171), "nothing is given up");
+    t.rest();
+}
+
+#[test]
+fn who_slept_while_it_waited_for_an_answer_finds_it_before_it_makes_a_view() {
+    // n0 does not hear n1 until it says its last word for long, and n1 does not read the answer before it wakes.
+    let mut t = Cluster::cold(steady(2));
+    t.node(0).start();
+    t.rest();
+    t.one_way(1, 0).node(1).start();
+    t.run(T + ms(20));
+    t.mend(0, 1).node(1).hang_at(Point::SendToLook, 4 * T);
+    t.run(6 * T).rest();
+    assert_eq!(t.shares(), [128, 128]);
+}
+
+#[test]
+fn who_leaves_with_what_nobody_could_take_falls_silent_before_it_says_good_bye() {
+    // n0 has no weight, so n1 goes after an interval with all that it owns; then n0 gets a weight after all.
+    let mut t = Cluster::of(Settings { weights: vec![0, 100], ..steady(2) });
+    t.node(1).hang_at(Point::BeforeOwn, ms(150));
+    t.node(1).leave();
+    t.run(ms(60)).node(0).weigh(100);
+    t.run(T).rest();
+    assert_eq!(t.shares(), [256, 0]);
+}
+
+#[test]
 fn a_successor_keeps_the_promise_of_a_view_that_nobody_has_seen() {
     let mut t = Cluster::of(steady(2));
     t.lose_bodies(0, 1).node(0).weigh(50);
