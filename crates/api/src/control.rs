@@ -14,6 +14,8 @@
 //! < {"schema":1,"ordered":{"node":"n1","changed":true}}
 //! > {"schema":1,"request":"events","after":41}
 //! < {"schema":1,"events":[{ … }]}
+//! > {"schema":1,"request":"sight","ask":true}
+//! < {"schema":1,"sight":{ … }}
 //! > {"schema":1,"request":"restart"}
 //! < {"schema":1,"ordered":{"node":"n1","changed":true}}
 //! > {"schema":1,"request":"dance"}
@@ -32,6 +34,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::check::Sight;
 use crate::config::HashMode;
 use crate::event::Event;
 use crate::flow::FlowSpec;
@@ -90,10 +93,17 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         node: Option<String>,
     },
+    /// What the daemon has seen of the network; answered by [`Response::Sight`].
+    Sight {
+        /// Whether it is to ask the network first: who else has the cluster's addresses, and do the gateways believe its
+        /// answers? What comes of it comes within seconds, and is in a later answer.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ask: bool,
+    },
 }
 
 /// The names of all requests, for error messages.
-const REQUESTS: &[&str] = &["status", "why", "events", "drain", "undrain", "weight", "restart"];
+const REQUESTS: &[&str] = &["status", "why", "events", "drain", "undrain", "weight", "restart", "sight"];
 
 impl Request {
     /// The request as a line, line break included.
@@ -172,6 +182,8 @@ pub enum Response {
     Events(Vec<Event>),
     /// A node has accepted what was wanted of it.
     Ordered(Ordered),
+    /// What the daemon has seen of the network.
+    Sight(Box<Sight>),
     /// It could not be done.
     Error(Failure),
 }
@@ -304,6 +316,16 @@ impl Client {
     pub fn status_json(&mut self) -> Result<Box<RawValue>, ClientError> {
         let answer = self.ask(&Request::Status)?;
         answer.status.ok_or_else(|| self.unexpected("status"))
+    }
+
+    /// Asks what the daemon has seen of the network. With `ask`, it asks the network first, and what comes of that is in a
+    /// later answer.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn sight(&mut self, ask: bool) -> Result<Sight, ClientError> {
+        let answer = self.ask(&Request::Sight { ask })?;
+        answer.sight.map(|sight| *sight).ok_or_else(|| self.unexpected("sight"))
     }
 
     /// Asks where a flow belongs.
@@ -459,6 +481,7 @@ struct Answer {
     why: Option<Box<RawValue>>,
     events: Option<Vec<Box<RawValue>>>,
     ordered: Option<Ordered>,
+    sight: Option<Box<Sight>>,
     error: Option<Failure>,
 }
 
@@ -620,6 +643,8 @@ mod tests {
             Request::Undrain { node: n2() },
             Request::Weight { weight: 1000, node: n2() },
             Request::Restart,
+            Request::Sight { ask: false },
+            Request::Sight { ask: true },
         ] {
             assert_eq!(Request::from_line(&request.to_line()), Ok(request));
         }
@@ -633,7 +658,7 @@ mod tests {
         };
         assert_eq!(
             error(r#"{"schema":1,"request":"dance"}"#),
-            "this daemon does not know the request `dance`: known requests: status, why, events, drain, undrain, weight, restart"
+            "this daemon does not know the request `dance`: known requests: status, why, events, drain, undrain, weight, restart, sight"
         );
         assert_eq!(
             error(r#"{"schema":2,"request":"status"}"#),

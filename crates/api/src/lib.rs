@@ -5,6 +5,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`check`] | what `rudel check` finds, by name |
 //! | [`config`] | the configuration file: read strictly, refused with line, column and advice |
 //! | [`key`] | the cluster key file |
 //! | [`control`] | the protocol of the control socket, and its client |
@@ -13,6 +14,7 @@
 //! | [`flow`] | a flow as an administrator writes it: `rudel why` |
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod config;
 pub mod control;
 pub mod event;

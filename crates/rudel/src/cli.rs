@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{completions, drain, events, key, man, order, plan, restart, rotate, status, top, why};
+use crate::commands::{
+    check, completions, drain, events, key, man, order, plan, restart, rotate, status, top, why,
+};
 use crate::target::Target;
 
 const EXIT_CODES: &str = "\
@@ -10,7 +12,7 @@ Exit codes:
   0  done
   1  it could not be done; why, and what to do, is on stderr
   2  wrong usage, or a configuration that is refused
-  3  the cluster is degraded (status)
+  3  the cluster is degraded (status), or something is wrong (check)
 
 Example:
   rudel status";
@@ -29,6 +31,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Check(check::Args),
     Status(status::Args),
     Top(top::Args),
     Events(events::Args),

@@ -1,7 +1,7 @@
 //! The control tool of the rudel cluster daemon.
 //!
 //! It has no privilege of its own, only the daemon's socket. Exit codes: 0 done; 1 it could not be done; 2 wrong usage
-//! or a configuration that is refused; 3 the cluster is degraded.
+//! or a configuration that is refused; 3 the cluster is degraded, or something is wrong with host or network.
 #![forbid(unsafe_code)]
 
 mod cli;
@@ -49,6 +49,7 @@ impl From<Outcome> for ExitCode {
 
 fn run(cli: &Cli) -> Result<Outcome, Failure> {
     match &cli.command {
+        Command::Check(args) => commands::check::run(&cli.target, args),
         Command::Status(args) => commands::status::run(&cli.target, args),
         Command::Top(args) => commands::top::run(&cli.target, args),
         Command::Events(args) => commands::events::run(&cli.target, args),

@@ -34,6 +34,13 @@ pub(crate) fn complain(text: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{text}");
 }
 
+/// Says on standard error what is waited for, if a person sits there.
+pub(crate) fn hint(text: &str) {
+    if std::io::IsTerminal::is_terminal(&io::stderr()) && std::io::IsTerminal::is_terminal(&io::stdout()) {
+        complain(text);
+    }
+}
+
 /// How wide output may be: the terminal's width, or 80 columns where there is none.
 pub(crate) fn width() -> usize {
     terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0).max(40))

@@ -67,6 +67,9 @@ impl Host {
                     ordered(&snapshot, node)
                 }
                 Ok(Request::Restart) => ordered(&snapshot, None),
+                Ok(Request::Sight { .. }) => {
+                    Response::Error(Failure::new("this daemon sees nothing", "ask another"))
+                }
                 Err(failure) => Response::Error(failure),
             };
             response.to_line()

@@ -88,6 +88,9 @@ fn every_failure_says_what_happened_to_what_and_what_to_do() {
     );
     let missing = at("missing.toml");
     add("no configuration", format!("status --config {missing}"), 1, missing.clone(), "");
+    add("no configuration to check", format!("check --config {missing}"), 1, missing.clone(), "--config");
+    let grace = config("grace.toml", &good.replace("[node]", "[node]\nrestart_grace = \"5s\""));
+    add("what the daemon refuses", format!("check --config {grace}"), 2, format!("{grace}:5"), "remove it");
     add(
         "a refused configuration",
         format!("status --config {bad_config}"),

@@ -54,6 +54,7 @@ use crate::reception::{self, News, Reception};
 use crate::recording::Recording;
 use crate::redundancy::{Concern, Redundancy, Reopened};
 use crate::sharing::{self, Sharing};
+use crate::sight::Sight;
 use crate::snapshot::{self, Context};
 use crate::store::Place;
 use crate::sync::thread::Thread as SyncThread;
@@ -422,8 +423,10 @@ impl Running {
 
         let reception =
             Reception::open(config.cluster.name.clone(), ear_keys, &cluster_links, &host.modes, &pin_dir);
+        let sight = RefCell::new(Sight::open(&cluster_links, responder.askers()));
         let daemon = Daemon {
             reception,
+            sight,
             history: RefCell::new(history),
             hooks,
             own_addresses,
@@ -529,6 +532,8 @@ struct Daemon {
     /// What the protocol was told of it last.
     fitness_told: (health::Word, Option<String>),
     reception: Reception,
+    /// What is seen of the network besides.
+    sight: RefCell<Sight>,
     announced: bool,
     /// Whether the history knows what the predecessor's view was.
     found: bool,
@@ -873,7 +878,9 @@ impl Daemon {
             self.tell_all(news);
         }
         match event {
-            World::Claim(Claim { ifindex, address, mac }) => {
+            World::Claim(claim) => {
+                self.sight.borrow_mut().claimed(claim);
+                let Claim { ifindex, address, mac } = claim;
                 let link = self.cluster_links.iter().find(|link| link.link.index == ifindex);
                 let interface = link.map_or_else(|| ifindex.to_string(), |link| link.link.name.clone());
                 let reason = format!(
@@ -974,6 +981,7 @@ impl Daemon {
 
     /// Sends probes, and looks what has come of the others' and of their packets.
     async fn listen(&mut self) {
+        self.sight.borrow_mut().look();
         let Ok(report) = self.requests.report().await else { return };
         let now = Duration::from_nanos(monotonic_ns());
         let carrier = |name: &str| self.carrier.get(name).copied().unwrap_or(false);
@@ -1065,6 +1073,13 @@ impl Daemon {
                 Ok(answer) => Response::Why(Box::new(answer)),
                 Err(failure) => Response::Error(failure),
             },
+            ControlRequest::Sight { ask } => {
+                let mut sight = self.sight.borrow_mut();
+                if ask {
+                    sight.ask();
+                }
+                Response::Sight(Box::new(sight.report(&self.reception, &report.status)))
+            }
             ControlRequest::Events { .. } => unreachable!("answered from the history alone, above"),
             ControlRequest::Restart
             | ControlRequest::Drain { .. }

@@ -33,6 +33,7 @@ pub mod recording;
 mod redundancy;
 pub mod router;
 pub mod sharing;
+pub mod sight;
 pub mod snapshot;
 pub mod statistics;
 pub mod store;

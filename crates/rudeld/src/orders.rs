@@ -37,7 +37,8 @@ fn task(request: &ControlRequest) -> Option<(Task, Option<&str>)> {
         ControlRequest::Status
         | ControlRequest::Why { .. }
         | ControlRequest::Events { .. }
-        | ControlRequest::Restart => None,
+        | ControlRequest::Restart
+        | ControlRequest::Sight { .. } => None,
     }
 }
 

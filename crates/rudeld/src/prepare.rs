@@ -45,7 +45,6 @@ impl Prepared {
     pub fn new(options: &Options) -> Result<Self, DaemonError> {
         let config = Config::load(&options.config)?;
         let node = node_name(options, &config)?;
-        refuse_what_is_not_there_yet(&config)?;
         let keys = config.load_keys()?;
         let seed = keys.flow_hash_seed();
         let keys = Keys::new(
@@ -110,19 +109,6 @@ fn node_name(options: &Options, config: &Config) -> Result<NodeName, DaemonError
             "the host name {host:?} cannot be the node's name ({error}): set [node] name, or give --name"
         ))
     })
-}
-
-/// Refuses what the configuration may say and the daemon does not do: to ignore it would be a promise not kept.
-pub(crate) fn refuse_what_is_not_there_yet(config: &Config) -> Result<(), ConfigError> {
-    if !config.node.restart_grace.is_zero() {
-        return Err(config.refuse(
-            "node.restart_grace",
-            "a share cannot be kept beyond its lease: until the others take it over, nobody would serve it",
-            "remove it, or write \"0s\": a restart within the lease moves nothing, and `rudel restart` starts before it \
-             stops; for a slower one raise [heartbeat] timeout",
-        ));
-    }
-    Ok(())
 }
 
 fn find(config: &Config, place: &str, name: &str) -> Result<Link, DaemonError> {

@@ -215,7 +215,7 @@ pub const KEYS: &[Key] = &[
         "restart_grace",
         Duration,
         Some("\"0s\""),
-        "0s to 10m",
+        "0s",
         "How long a node whose daemon is being restarted keeps its share beyond the lease. The daemon takes 0s alone: a \
          restart within the lease moves nothing, and beyond it nobody would serve that share."
     ),

@@ -80,8 +80,6 @@ pub struct Node {
     pub socket: PathBuf,
     /// Where metrics are served; off unless given.
     pub metrics: Option<SocketAddr>,
-    /// How long a node whose daemon is being restarted keeps its share beyond the lease; 0 s to 10 min, default 0 s.
-    pub restart_grace: Duration,
 }
 
 /// `[heartbeat]`: how the nodes hear each other.

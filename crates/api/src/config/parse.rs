@@ -25,6 +25,10 @@ const HOOK_TIMEOUT_MAX: Duration = Duration::from_secs(10 * 60);
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5 * 60);
 const DRAIN_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 const RESTART_GRACE_MAX: Duration = Duration::from_secs(600);
+const GRACE_REFUSED: &str =
+    "a share cannot be kept beyond its lease: until the others take it over, nobody would serve it";
+const GRACE_ADVICE: &str = "remove it, or write \"0s\": a restart within the lease moves nothing, and `rudel restart` \
+                            starts before it stops; for a slower one raise [heartbeat] timeout";
 const WEIGHT_DEFAULT: u16 = 100;
 const WEIGHT_MAX: u16 = 1000;
 /// `sun_path` has 108 bytes, the last of which is NUL (unix(7)).
@@ -139,15 +143,17 @@ fn read_node(section: &Section<'_, '_>) -> Node {
         }
         Some(path)
     });
+    // To ignore what the daemon does not do would be a promise not kept.
+    if let Some(item) = section.get("restart_grace")
+        && item.duration(Duration::ZERO..=RESTART_GRACE_MAX).is_some_and(|grace| !grace.is_zero())
+    {
+        item.refuse::<()>(&ValueError::new(GRACE_REFUSED).advise(GRACE_ADVICE));
+    }
     Node {
         name: section.get("name").and_then(|item| item.parse_with(node_name)),
         weight: section.get("weight").and_then(|item| item.integer(0..=WEIGHT_MAX)).unwrap_or(WEIGHT_DEFAULT),
         socket: socket.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)),
         metrics: section.get("metrics").and_then(|item| item.parse_with(address_with_port)),
-        restart_grace: section
-            .get("restart_grace")
-            .and_then(|item| item.duration(Duration::ZERO..=RESTART_GRACE_MAX))
-            .unwrap_or_default(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! One file per command: its arguments with their help, and what it does.
 
+pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod drain;
 pub(crate) mod events;

@@ -5,10 +5,12 @@
 //! one of them.
 
 pub mod arp;
+mod askers;
 mod election;
 pub mod ethernet;
 pub mod ndp;
 mod responder;
 
+pub use askers::Askers;
 pub use election::{ASKED_AGAIN_NS, Election, ServingNodes};
 pub use responder::{Claim, Counts, ProtocolCounts, Responder, ResponderInterface, announce};

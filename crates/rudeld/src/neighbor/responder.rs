@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
+use super::askers::Askers;
 use super::election::{Election, Question, RecentlyAsked, ServingNodes};
 use super::ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV6, Header};
 use super::{arp, ndp};
@@ -175,6 +176,7 @@ struct Shared {
     ports: Mutex<Option<Vec<Port>>>,
     arp: ProtocolCounters,
     ndp: ProtocolCounters,
+    askers: Askers,
 }
 
 impl Shared {
@@ -215,6 +217,7 @@ impl Responder {
             ports: Mutex::new(Some(Port::open_all(interfaces)?)),
             arp: ProtocolCounters::default(),
             ndp: ProtocolCounters::default(),
+            askers: Askers::default(),
         });
         let mut worker = Worker {
             shared: Arc::clone(&shared),
@@ -237,6 +240,12 @@ impl Responder {
         *self.shared.ports.lock().unwrap_or_else(PoisonError::into_inner) = Some(ports);
         self.shared.wake();
         Ok(())
+    }
+
+    /// Who has asked lately.
+    #[must_use]
+    pub fn askers(&self) -> Askers {
+        self.shared.askers.clone()
     }
 
     /// What it has done so far.
@@ -359,6 +368,9 @@ impl<F: FnMut(Claim)> Worker<F> {
                 }
                 Heard::Question { question, answer } => {
                     count(&counters.questions);
+                    if !nodes.serving.is_empty() {
+                        shared.askers.note(&question, monotonic_ns());
+                    }
                     let decision = decide(nodes, &mut self.recent, question, monotonic_ns());
                     count(match decision {
                         Decision::NotServing => &counters.not_serving,

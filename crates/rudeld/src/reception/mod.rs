@@ -23,6 +23,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use rudel_api::check::{self, AuditFinding, EarSight, PeerHeard};
 use rudel_api::event::EventKind;
 use rudel_api::snapshot::AttachMode;
 use rudel_datapath::ProbeCount;
@@ -247,7 +248,7 @@ impl Reception {
     fn unflooded(&self, ear: usize) -> String {
         let link = &self.ports[self.ears[ear].port].link;
         format!(
-            "no node hears a probe in {} on {}: the network delivers {} to nobody; nothing was moved (docs/limits.md: what the network must do)",
+            "no node hears a probe in {} on {}: the network delivers {} to nobody; nothing was moved (docs/network.md: what it must do)",
             self.family_name(ear),
             link.link.name,
             link.interface.cluster_mac()
@@ -265,6 +266,43 @@ impl Reception {
 
     fn port(&self, interface: &str) -> Option<&Port> {
         self.ports.iter().find(|port| port.link.interface.name.as_str() == interface)
+    }
+
+    /// Whose probes an interface hears, and what is judged of it, one for each family.
+    pub fn ears(&self, interface: &str, now: Duration, status: &Status) -> Vec<EarSight> {
+        let ears = self.ears.iter().enumerate().filter(|(ear, _)| self.name(*ear) == interface);
+        let seen = ears.map(|(index, ear)| {
+            let peer = |peer: &PeerStatus| {
+                let last = ear.last.get(&peer.identity.id).filter(|proven| proven.identity == peer.identity);
+                let word = peer.word.as_ref().and_then(|word| word.audits.get(ear.port));
+                PeerHeard {
+                    node: peer.name.to_string(),
+                    heard_ms: last.map(|proven| {
+                        u64::try_from(now.saturating_sub(proven.at).as_millis()).unwrap_or(u64::MAX)
+                    }),
+                    hears: word.map(|audit| if ear.family() == 4 { audit.hears4 } else { audit.hears6 }),
+                }
+            };
+            EarSight {
+                family: if ear.family() == 4 { 4 } else { 6 },
+                hearing: match self.judge.hearing(index) {
+                    Hearing::Well => check::Hearing::Well,
+                    Hearing::Waiting => check::Hearing::Waiting,
+                    Hearing::Deaf => check::Hearing::Deaf,
+                    Hearing::Nobody => check::Hearing::Nobody,
+                },
+                peers: status.peers.iter().filter(|peer| peer.alive).map(peer).collect(),
+            }
+        });
+        seen.collect()
+    }
+
+    /// What is wrong with the sum of what all nodes pass on an interface.
+    pub fn audit_finding(&self, interface: &str) -> Option<AuditFinding> {
+        Some(match self.port(interface)?.auditor.finding()? {
+            Finding::Hole => AuditFinding::Hole,
+            Finding::Double => AuditFinding::Double,
+        })
     }
 
     /// News as events: what it is, and the words; none for what a lost carrier has told already.

@@ -699,3 +699,15 @@ fn the_same_link_local_gateway_may_be_on_every_link() {
     let outside = two.replace("side = \"outside\"", "side = \"outside\"\nnetworks = [\"10.9.0.0/16\"]");
     assert!(problems(&outside)[0].contains("only an inside interface of a router has networks"));
 }
+
+#[test]
+fn a_share_is_not_kept_beyond_its_lease() {
+    let with = |grace: &str| SMALLEST.to_owned() + &format!("[node]\nrestart_grace = {grace}\n");
+    assert!(parse(&with("\"0s\""), Path::new("rudel.toml")).is_ok(), "that is what is done anyway");
+    for grace in ["\"5s\"", "\"10m\""] {
+        let [problem] = &problems(&with(grace))[..] else { panic!("one problem") };
+        assert!(problem.contains("cannot be kept beyond its lease"), "{problem}");
+        assert!(problem.contains("raise [heartbeat] timeout | allowed: 0s"), "{problem}");
+    }
+    assert!(problems(&with("5"))[0].contains("is a duration"), "{:?}", problems(&with("5")));
+}
