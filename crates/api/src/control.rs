@@ -18,6 +18,8 @@
 //! < {"schema":1,"sight":{ … }}
 //! > {"schema":1,"request":"restart"}
 //! < {"schema":1,"ordered":{"node":"n1","changed":true}}
+//! > {"schema":1,"request":"reload"}
+//! < {"schema":1,"reload":{"result":"pending", … }}
 //! > {"schema":1,"request":"dance"}
 //! < {"schema":1,"error":{"message":"this daemon does not know the request `dance`","remedy":"…"}}
 //! ```
@@ -38,6 +40,7 @@ use crate::check::Sight;
 use crate::config::HashMode;
 use crate::event::Event;
 use crate::flow::FlowSpec;
+use crate::reload::Reload;
 use crate::snapshot::{SCHEMA, Snapshot};
 use crate::timestamp::Timestamp;
 
@@ -100,10 +103,13 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         ask: bool,
     },
+    /// The node that is asked is to read its configuration again; answered by [`Response::Reload`].
+    Reload,
 }
 
 /// The names of all requests, for error messages.
-const REQUESTS: &[&str] = &["status", "why", "events", "drain", "undrain", "weight", "restart", "sight"];
+const REQUESTS: &[&str] =
+    &["status", "why", "events", "drain", "undrain", "weight", "restart", "sight", "reload"];
 
 impl Request {
     /// The request as a line, line break included.
@@ -184,6 +190,8 @@ pub enum Response {
     Ordered(Ordered),
     /// What the daemon has seen of the network.
     Sight(Box<Sight>),
+    /// The configuration was read again, with this result.
+    Reload(Box<Reload>),
     /// It could not be done.
     Error(Failure),
 }
@@ -391,6 +399,15 @@ impl Client {
         answer.ordered.ok_or_else(|| self.unexpected("ordered"))
     }
 
+    /// Has the node read its configuration again.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; that the file is refused is none, but [`Reload::result`].
+    pub fn reload(&mut self) -> Result<Reload, ClientError> {
+        let answer = self.ask(&Request::Reload)?;
+        answer.reload.ok_or_else(|| self.unexpected("reload"))
+    }
+
     /// From now on every answer must come within `timeout` (more than zero).
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
@@ -482,6 +499,7 @@ struct Answer {
     events: Option<Vec<Box<RawValue>>>,
     ordered: Option<Ordered>,
     sight: Option<Box<Sight>>,
+    reload: Option<Reload>,
     error: Option<Failure>,
 }
 
@@ -658,7 +676,7 @@ mod tests {
         };
         assert_eq!(
             error(r#"{"schema":1,"request":"dance"}"#),
-            "this daemon does not know the request `dance`: known requests: status, why, events, drain, undrain, weight, restart, sight"
+            "this daemon does not know the request `dance`: known requests: status, why, events, drain, undrain, weight, restart, sight, reload"
         );
         assert_eq!(
             error(r#"{"schema":2,"request":"status"}"#),

@@ -93,7 +93,7 @@ words! {
         Restored = "restored",
         /// Connections through a router found no free port of their block.
         PortsExhausted = "ports-exhausted",
-        /// The configuration was read again.
+        /// The configuration was read again, and is followed.
         Reloaded = "reloaded",
         /// A hook failed.
         HookFailed = "hook-failed",
@@ -105,6 +105,8 @@ words! {
         SyncRefused = "sync-refused",
         /// No node receives packets for the cluster MAC: the network does not deliver them.
         Unflooded = "unflooded",
+        /// The configuration was read again and refused, or could not be followed: nothing has changed.
+        ReloadRefused = "reload-refused",
         /// A kind that this version does not know.
         #[serde(other)]
         Unknown = "unknown",
@@ -144,6 +146,7 @@ impl EventKind {
             | EventKind::PortsExhausted
             | EventKind::HookFailed
             | EventKind::SyncRefused
+            | EventKind::ReloadRefused
             | EventKind::Unflooded => Tone::Bad,
             EventKind::Restarted
             | EventKind::Left

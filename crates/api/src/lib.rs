@@ -10,6 +10,7 @@
 //! | [`key`] | the cluster key file |
 //! | [`control`] | the protocol of the control socket, and its client |
 //! | [`snapshot`] | the cluster as one node sees it: `rudel status --json` |
+//! | [`reload`] | what came of reading the configuration again |
 //! | [`event`] | what happened, when, to whom, and why |
 //! | [`flow`] | a flow as an administrator writes it: `rudel why` |
 #![forbid(unsafe_code)]
@@ -20,6 +21,7 @@ pub mod control;
 pub mod event;
 pub mod flow;
 pub mod key;
+pub mod reload;
 pub mod snapshot;
 pub mod timestamp;
 mod words;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{HashMode, MacAddress, Side};
 use crate::event::{Event, EventKind};
+use crate::reload::Reload;
 use crate::timestamp::{self, Timestamp};
 use crate::words::words;
 
@@ -74,6 +75,9 @@ pub struct Snapshot {
     /// What this node has found wrong with the network, in sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alarms: Vec<String>,
+    /// What came of reading the configuration again, the last time; absent if it was read only at the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reload: Option<Reload>,
 }
 
 /// The heartbeats of the node that speaks, since its daemon began.

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    check, completions, drain, events, key, man, order, plan, restart, rotate, status, top, why,
+    check, completions, drain, events, key, man, order, plan, reload, restart, rotate, status, top, why,
 };
 use crate::target::Target;
 
@@ -41,6 +41,7 @@ pub(crate) enum Command {
     Undrain(order::UndrainArgs),
     Weight(order::WeightArgs),
     Restart(restart::Args),
+    Reload(reload::Args),
     #[command(subcommand)]
     Key(KeyCommand),
     Completions(completions::Args),

@@ -24,11 +24,17 @@ pub(crate) enum Failure {
     },
     /// The configuration is refused: exit code 2.
     Config(ConfigError),
+    /// The daemon refuses its configuration, as it says in several lines: exit code 2.
+    Refused(String),
 }
 
 impl Failure {
     pub(crate) fn undone(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Failure::Undone { what: what.into(), remedy: remedy.into() }
+    }
+
+    pub(crate) fn refused(what: String) -> Self {
+        Failure::Refused(what)
     }
 
     pub(crate) fn usage(what: impl Into<String>, remedy: impl Into<String>) -> Self {
@@ -46,13 +52,16 @@ impl Failure {
                 one_line(&format!("rudel: {}", error.render(false)))
             }
             Failure::Config(error @ ConfigError::Refused(_)) => error.render(true),
+            Failure::Refused(what) => what.lines().map(one_line).collect::<Vec<_>>().join("\n"),
         }
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Failure::Undone { .. } | Failure::Config(ConfigError::Unreadable { .. }) => ExitCode::from(1),
-            Failure::Usage { .. } | Failure::Config(ConfigError::Refused(_)) => ExitCode::from(2),
+            Failure::Usage { .. } | Failure::Config(ConfigError::Refused(_)) | Failure::Refused(_) => {
+                ExitCode::from(2)
+            }
         }
     }
 }

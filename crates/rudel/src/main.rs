@@ -59,6 +59,7 @@ fn run(cli: &Cli) -> Result<Outcome, Failure> {
         Command::Undrain(args) => commands::order::undrain(&cli.target, args),
         Command::Weight(args) => commands::order::set_weight(&cli.target, args),
         Command::Restart(args) => commands::restart::run(&cli.target, args),
+        Command::Reload(args) => commands::reload::run(&cli.target, args),
         Command::Key(KeyCommand::New(args)) => commands::key::new(args),
         Command::Key(KeyCommand::Fingerprint(args)) => commands::key::fingerprint(&cli.target, args),
         Command::Key(KeyCommand::Rotate(args)) => commands::rotate::run(&cli.target, args),

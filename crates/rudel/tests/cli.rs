@@ -70,6 +70,7 @@ impl Host {
                 Ok(Request::Sight { .. }) => {
                     Response::Error(Failure::new("this daemon sees nothing", "ask another"))
                 }
+                Ok(Request::Reload) => Response::Reload(Box::new(snapshot.reload.clone().expect("a reload"))),
                 Err(failure) => Response::Error(failure),
             };
             response.to_line()
@@ -649,4 +650,38 @@ fn a_reader_that_stops_reading_is_no_failure() {
         .output()
         .unwrap();
     assert_eq!(String::from_utf8(status.stderr).unwrap(), "");
+}
+
+#[test]
+fn a_reload_is_told_with_its_exit_code() {
+    use rudel_api::reload::{Change, Reload, ReloadResult};
+    let change = Change { key: "node.weight".into(), from: "100".into(), to: "50".into() };
+    let mut reload = Reload {
+        at: rudel_api::timestamp::Timestamp::now(),
+        result: ReloadResult::Applied,
+        applied: vec![change],
+        reason: None,
+    };
+    let told = |reload: &Reload, arguments: &[&str]| {
+        let host = Host::new();
+        host.serve(Snapshot { reload: Some(reload.clone()), ..healthy() });
+        let socket = host.socket();
+        host.run(&[arguments, &["--socket", socket.to_str().unwrap()]].concat())
+    };
+    let output = told(&reload, &["reload"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text, "changed node.weight: 100 -> 50\n");
+
+    reload.applied.clear();
+    reload.reason = Some("error: unknown key\n  | colour\n  | ^^^^^^".into());
+    for (result, code) in [(ReloadResult::Refused, 2), (ReloadResult::Failed, 1)] {
+        reload.result = result;
+        let output = told(&reload, &["reload", "--json"]);
+        assert_eq!(output.status.code(), Some(code));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(text.lines().count(), if code == 2 { 3 } else { 1 }, "{text}");
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["result"], result.as_str());
+    }
 }

@@ -8,6 +8,8 @@
 //!                      ◄──── outcomes of health checks, tasks on the same runtime
 //! ```
 
+mod reload;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
@@ -53,6 +55,7 @@ use crate::pulse::{self, Notice, Parts, Pulse, PulseError, Request, Requests};
 use crate::reception::{self, News, Reception};
 use crate::recording::Recording;
 use crate::redundancy::{Concern, Redundancy, Reopened};
+use crate::reload::Reloading;
 use crate::sharing::{self, Sharing};
 use crate::sight::Sight;
 use crate::snapshot::{self, Context};
@@ -247,6 +250,7 @@ impl Running {
         let place =
             Place::take(&options.runtime_dir, &options.state_dir, cluster, node_name).map_err(failed)?;
         let own_addresses = prepared.own_addresses();
+        let reloading = Reloading::new(options, prepared.fingerprints.clone());
         let Prepared {
             config,
             node: name,
@@ -256,6 +260,7 @@ impl Running {
             heartbeat_links,
             heartbeats,
             state_links,
+            ..
         } = prepared;
         let ear_keys = keys.clone();
         let speaker = |link: &Heartbeat| Some((link.interface().to_owned(), link.speaker().ok()?));
@@ -449,6 +454,7 @@ impl Running {
             requests: pulse.requests.clone(),
             cluster_links,
             config,
+            reloading,
             node: name,
             seed,
             place,
@@ -521,7 +527,9 @@ enum World {
 }
 
 struct Daemon {
+    /// The configuration in force.
     config: Config,
+    reloading: Reloading,
     node: NodeName,
     cluster_links: Vec<ClusterLink>,
     own_addresses: Vec<IpAddr>,
@@ -575,7 +583,7 @@ impl Daemon {
         self.history.borrow_mut().push(EventKind::Started, None, "the daemon has started");
         self.notify(&[sd_notify::NotifyState::Ready]);
 
-        let (checking, mut outcomes) = health::start(&self.config.health, self.node.as_str());
+        let (mut checking, mut outcomes) = health::start(&self.checks, self.node.as_str());
         let mut connections = tokio::task::JoinSet::new();
         let local = tokio::task::LocalSet::new();
         let mut outcome = Ok(());
@@ -604,9 +612,7 @@ impl Daemon {
                         _ = &mut ended => break,
                         _ = signals.terminate.recv() => self.leave("SIGTERM").await,
                         _ = signals.interrupt.recv() => self.leave("SIGINT").await,
-                        _ = signals.hangup.recv() => {
-                            tracing::warn!("SIGHUP: this version reads its configuration only at the start; restart it");
-                        }
+                        _ = signals.hangup.recv() => drop(self.reload(&mut checking)),
                         order = orders.next() => self.obey(order).await,
                         Some(notice) = notices.recv() => self.hear(notice),
                         _ = guard.tick(), if self.table.is_some() => self.table.iter_mut().for_each(nat::Watch::look),
@@ -634,6 +640,11 @@ impl Daemon {
                         _ = reopen.tick(), if self.redundancy.wants_sockets() => self.reopen_heartbeats(),
                         () = tokio::time::sleep(TELL_AGAIN), if self.fitness_is_untold() => self.tell_fitness(),
                         Some((request, answer)) = asked.recv() => {
+                            if request == ControlRequest::Reload {
+                                let reload = self.reload(&mut checking);
+                                let _ = answer.send(Response::Reload(Box::new(reload)));
+                                continue;
+                            }
                             if request == ControlRequest::Restart {
                                 self.tie.tell(&ToParent::Restart);
                                 self.want_restart.push(answer);
@@ -1045,6 +1056,7 @@ impl Daemon {
             restarts: self.household.restarts,
             hook: self.hooks.snapshot(),
             history,
+            reload: self.reloading.last.as_ref(),
         }
     }
 
@@ -1082,6 +1094,7 @@ impl Daemon {
             }
             ControlRequest::Events { .. } => unreachable!("answered from the history alone, above"),
             ControlRequest::Restart
+            | ControlRequest::Reload
             | ControlRequest::Drain { .. }
             | ControlRequest::Undrain { .. }
             | ControlRequest::Weight { .. } => {

@@ -31,6 +31,7 @@ pub mod realtime;
 pub mod reception;
 pub mod recording;
 mod redundancy;
+pub mod reload;
 pub mod router;
 pub mod sharing;
 pub mod sight;

@@ -38,7 +38,8 @@ fn task(request: &ControlRequest) -> Option<(Task, Option<&str>)> {
         | ControlRequest::Why { .. }
         | ControlRequest::Events { .. }
         | ControlRequest::Restart
-        | ControlRequest::Sight { .. } => None,
+        | ControlRequest::Sight { .. }
+        | ControlRequest::Reload => None,
     }
 }
 

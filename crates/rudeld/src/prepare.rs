@@ -20,6 +20,40 @@ use crate::options::Options;
 use crate::privilege;
 use crate::{router, sharing};
 
+/// A configuration that this host can follow as far as looking at it tells.
+pub struct Reading {
+    /// The configuration.
+    pub config: Config,
+    /// This node's name.
+    pub node: NodeName,
+    /// The cluster's keys.
+    pub keys: Keys,
+    /// What tells the keys from others, the sealing one first.
+    pub fingerprints: Vec<String>,
+    /// The seed of the flow hash.
+    pub seed: u32,
+    /// The interfaces that cluster traffic comes in by.
+    pub cluster_links: Vec<ClusterLink>,
+}
+
+impl Reading {
+    /// Reads the configuration and looks at the host.
+    pub fn new(options: &Options) -> Result<Self, DaemonError> {
+        let config = Config::load(&options.config)?;
+        let node = node_name(options, &config)?;
+        let keys = config.load_keys()?;
+        let seed = keys.flow_hash_seed();
+        let fingerprints =
+            std::iter::once(&keys.sealing).chain(&keys.accepted).map(|key| key.fingerprint()).collect();
+        let keys = Keys::new(
+            ClusterKey::new(*keys.sealing.as_bytes()),
+            keys.accepted.iter().map(|key| ClusterKey::new(*key.as_bytes())),
+        );
+        let cluster_links = find_cluster_links(&config)?;
+        Ok(Reading { config, node, keys, fingerprints, seed, cluster_links })
+    }
+}
+
 /// A configuration that this host can follow, and what was opened for it. Dropped, it has never been.
 pub struct Prepared {
     /// The configuration.
@@ -28,6 +62,8 @@ pub struct Prepared {
     pub node: NodeName,
     /// The cluster's keys.
     pub keys: Keys,
+    /// What tells the keys from others.
+    pub fingerprints: Vec<String>,
     /// The seed of the flow hash.
     pub seed: u32,
     /// The interfaces that cluster traffic comes in by.
@@ -43,20 +79,22 @@ pub struct Prepared {
 impl Prepared {
     /// Reads the configuration and looks at the host.
     pub fn new(options: &Options) -> Result<Self, DaemonError> {
-        let config = Config::load(&options.config)?;
-        let node = node_name(options, &config)?;
-        let keys = config.load_keys()?;
-        let seed = keys.flow_hash_seed();
-        let keys = Keys::new(
-            ClusterKey::new(*keys.sealing.as_bytes()),
-            keys.accepted.iter().map(|key| ClusterKey::new(*key.as_bytes())),
-        );
-        let cluster_links = find_cluster_links(&config)?;
+        let Reading { config, node, keys, fingerprints, seed, cluster_links } = Reading::new(options)?;
         let heartbeat_links = find_heartbeat_links(&config)?;
         privilege::check().map_err(failed)?;
         let heartbeats = open_heartbeats(&config)?;
         let state_links = sharing::open_links(&config)?;
-        Ok(Prepared { config, node, keys, seed, cluster_links, heartbeat_links, heartbeats, state_links })
+        Ok(Prepared {
+            config,
+            node,
+            keys,
+            fingerprints,
+            seed,
+            cluster_links,
+            heartbeat_links,
+            heartbeats,
+            state_links,
+        })
     }
 
     /// What the protocol is told of all this.

@@ -68,6 +68,8 @@ const REJECTIONS_TOLD_MAX: usize = 64;
 pub enum Request {
     /// A command for the protocol.
     Command(Command),
+    /// Several, of which all are given or none.
+    Commands(Vec<Command>),
     /// An order for another node, and where to tell what became of it.
     Order(String, Task, oneshot::Sender<Outcome>),
     /// What the daemon itself wants its successor to know, as bytes.
@@ -599,6 +601,12 @@ impl<D: Datapath> Turn<D> {
                 Ok(Request::Command(command)) => {
                     self.node.handle_command(now(), command);
                     self.carry_out()?;
+                }
+                Ok(Request::Commands(commands)) => {
+                    for command in commands {
+                        self.node.handle_command(now(), command);
+                        self.carry_out()?;
+                    }
                 }
                 Ok(Request::Order(node, task, answer)) => {
                     self.ticket += 1;

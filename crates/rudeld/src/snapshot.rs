@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use rudel_api::config::{Config, HashMode, Interface};
 use rudel_api::control::{BucketState, Failure, WhyAnswer};
 use rudel_api::flow::{FlowDetail, FlowSpec};
+use rudel_api::reload::Reload;
 use rudel_api::snapshot::{self as api, Snapshot};
 use rudel_api::timestamp::Timestamp;
 use rudel_datapath::border::Place;
@@ -50,6 +51,8 @@ pub struct Context<'a> {
     pub hook: Option<api::Hook>,
     /// What happened.
     pub history: &'a History,
+    /// What came of reading the configuration again, the last time.
+    pub reload: Option<&'a Reload>,
 }
 
 /// Events that a snapshot carries.
@@ -117,6 +120,7 @@ pub fn snapshot(context: &Context<'_>, report: &Report) -> Snapshot {
         hook: context.hook.clone(),
         why_last_change: context.history.last_change().cloned(),
         alarms: context.reception.alarms().into_iter().chain(context.redundancy.iter().cloned()).collect(),
+        reload: context.reload.cloned(),
     }
 }
 

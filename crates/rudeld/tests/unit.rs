@@ -51,7 +51,11 @@ fn systemd_finds_little_exposure_and_no_mistake() {
     let copy = dir.path().join("rudeld.service");
     let text = std::fs::read_to_string(unit()).expect("the unit");
     assert!(text.contains("ExecStart=/usr/local/sbin/rudeld\n"), "scripts/install replaces /usr/local");
-    std::fs::write(&copy, text.replace("/usr/local/sbin/rudeld", "/bin/true")).expect("a copy");
+    std::fs::write(
+        &copy,
+        text.replace("/usr/local/sbin/rudeld", "/bin/true").replace("/usr/local/bin/rudel ", "/bin/true "),
+    )
+    .expect("a copy");
     let output = analyze(&["verify", "--man=no", &copy.display().to_string()]).expect("as before");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && !said.contains("rudeld.service"), "{said}");

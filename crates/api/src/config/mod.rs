@@ -6,6 +6,7 @@
 //!
 //! [`KEYS`] describes every key; the types below hold their values.
 
+mod difference;
 mod error;
 mod keys;
 mod parse;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use rudel_proto::id::{ClusterName, NameError, NodeName};
 
+pub use difference::{Difference, Live};
 pub use error::{ConfigError, Problem, Refused};
 pub use keys::{KEYS, Key, Kind, TABLES, Table};
 pub(crate) use values::family;

@@ -4,7 +4,7 @@
 #   boot.sh DIR HOST CGROUP
 #
 #   DIR/etc     becomes /etc/rudel        DIR/units  all units that there are
-#   DIR/run     becomes /run/rudel        DIR/sbin   has rudeld
+#   DIR/run     becomes /run/rudel        DIR/sbin   has rudeld and rudel
 #
 # The container sees the machine's files, and what it writes goes to memory. It has process numbers, a host name, mounts, a
 # BPF file system and control groups (below CGROUP, which is a version 2 one) of its own; of the settings of the kernel it
@@ -43,9 +43,10 @@ mount -t tmpfs tmpfs "$new/tmp"
 mkdir "$new/run/rudel" "$new/run/units" "$new/run/generators" "$new/run/machine"
 mount --bind "$dir/run" "$new/run/rudel"
 mount --bind "$dir/units" "$new/run/units"
-mkdir -p "$new/etc/rudel" "$new/usr/local/sbin"
+mkdir -p "$new/etc/rudel" "$new/usr/local/sbin" "$new/usr/local/bin"
 cp -a "$dir/etc/." "$new/etc/rudel/"
 install -m 0755 "$dir/sbin/rudeld" "$new/usr/local/sbin/rudeld"
+install -m 0755 "$dir/sbin/rudel" "$new/usr/local/bin/rudel"
 # As sysusers.d makes it.
 grep -q ^rudel: "$new/etc/group" || echo rudel:x:980: >>"$new/etc/group"
 echo "$host" >"$new/etc/hostname"

@@ -89,6 +89,7 @@ impl Machine {
         fs::write(sub("etc").join("rudel.toml"), config).expect("a copy");
         fs::copy(&key, sub("etc").join("key")).expect("a copy");
         fs::copy(rudeld().expect("the program"), sub("sbin").join("rudeld")).expect("a copy");
+        fs::copy(rudel_lab::rudel().expect("the tool"), sub("sbin").join("rudel")).expect("a copy");
         let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dist/systemd/rudeld.service");
         fs::copy(unit, sub("units").join("rudeld.service")).expect("the unit");
         fs::write(sub("units/rudeld.service.d").join("test.conf"), drop_in).expect("a drop-in");
@@ -191,6 +192,21 @@ fn systemd_starts_restarts_and_stops_the_unit_as_it_promises() {
         wait_resumed(lab, "n1", 2);
         assert_ne!(machine.worker(), worker);
         assert_eq!((machine.property("MainPID"), machine.property("NRestarts")), (main, "0".into()));
+
+        // A reload that is refused is a failed one, and the service goes on.
+        let append = |text: &str| {
+            machine
+                .run(&["sh", "-c", &format!("echo '{text}' >> /etc/rudel/rudel.toml")])
+                .expect("it is written");
+        };
+        append("[hooks]\ntimeout = \"20s\"\non_change = [\"/bin/true\"]");
+        machine.systemctl(&["reload", "rudeld"]);
+        let status = lab.node("n1").status().expect("a status").0;
+        assert_eq!(status["reload"]["applied"][0]["key"], "hooks.on_change", "{status}");
+        append("colour = \"red\"");
+        machine.run(&["systemctl", "reload", "rudeld"]).expect_err("a refused file");
+        assert!(machine.journal().contains("colour"), "the journal says why");
+        assert_eq!(machine.property("ActiveState"), "active");
     });
 
     // Its parent is: one that hangs is killed with all that it has started, and started again.

@@ -97,6 +97,13 @@ pub enum Command {
     Drain(bool),
     /// Gives the share away, says good-bye and ends.
     Leave,
+    /// The configuration gives another weight than before, from now on.
+    Configured {
+        /// 0 to 1000.
+        weight: u16,
+    },
+    /// Whether connections stay where they are while their bucket moves, from now on.
+    Handover(bool),
     /// Says whether any link to the clients is there. Without one the node owns nothing, and takes part again as after
     /// a stall (R7) when one returns.
     Connected(bool),
@@ -398,6 +405,17 @@ impl Machine {
         self.observe(now);
         match command {
             Command::Weight(weight) => self.obey(Task::Weight(weight)),
+            Command::Configured { weight } => {
+                // A successor must not take it for one that was written since (R10).
+                self.config.weight = weight.min(1000);
+                self.obey(Task::Weight(weight));
+            }
+            Command::Handover(handover) => {
+                self.config.handover = handover;
+                if !handover {
+                    self.keep_nothing();
+                }
+            }
             Command::Healthy(healthy) => self.healthy = healthy,
             Command::Checked { good, last_good, answered } => self.heed_checks(good, last_good, answered),
             Command::Complain(text) => self.set_complaint(&text),

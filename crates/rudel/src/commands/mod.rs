@@ -8,6 +8,7 @@ pub(crate) mod key;
 pub(crate) mod man;
 pub(crate) mod order;
 pub(crate) mod plan;
+pub(crate) mod reload;
 pub(crate) mod restart;
 pub(crate) mod rotate;
 pub(crate) mod status;

@@ -134,6 +134,12 @@ fn headline(snapshot: &Snapshot, troubles: &[String], now: Timestamp, width: usi
         let text = format!("last change {}: {}", ago(event.at.age_at(now)), sentence(event));
         wrap(&text, width).iter().for_each(|line| out.push_str(&format!("{line}\n")));
     }
+    if let Some(reload) = &snapshot.reload {
+        if let Some(note) = reload.refusal() {
+            let text = format!("reload {}: {note}", ago(reload.at.age_at(now)));
+            wrap(&text, width).iter().for_each(|line| out.push_str(&format!("{}\n", paint(NOTE, line))));
+        }
+    }
     for trouble in troubles {
         for (i, line) in wrap(trouble, width.saturating_sub(2)).iter().enumerate() {
             out.push_str(&format!(
@@ -332,6 +338,21 @@ mod tests {
         let text = plain(&fixture(), 160);
         assert_eq!(text, include_str!("../../tests/fixtures/three-nodes-160.txt"));
         assert!(text.lines().all(|line| line.chars().count() <= 160));
+    }
+
+    #[test]
+    fn why_the_last_reload_was_refused_is_told() {
+        use rudel_api::reload::{Reload, ReloadResult};
+        let mut snapshot = fixture();
+        snapshot.reload = Some(Reload {
+            at: "2026-01-01T00:09:00Z".parse().unwrap(),
+            result: ReloadResult::Refused,
+            applied: vec![],
+            reason: Some("error: unknown key `colour`\n --> rudel.toml".into()),
+        });
+        let text = plain(&snapshot, 120);
+        assert!(text.contains("nothing was changed: error: unknown key `colour`\n"), "{text}");
+        assert_eq!(snapshot.troubles(), fixture().troubles(), "the cluster serves as before");
     }
 
     #[test]

@@ -288,7 +288,8 @@ mod tests {
                 rise: 1,
                 fall: 1,
             };
-            let running = super::super::start(&[health], "n1");
+            let checks = super::super::Checks::new(&[health], rudel_api::timestamp::Timestamp::now());
+            let running = super::super::start(&checks, "n1");
             written(&pids).await;
             drop(running);
         });

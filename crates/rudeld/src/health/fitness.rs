@@ -73,6 +73,7 @@ impl Fitness {
 
     /// What the health checks have come to.
     pub fn set_checks(&mut self, checks: &Checks) {
+        self.reasons.retain(|cause, _| !matches!(cause, Cause::Check(_)));
         for (index, wrong) in checks.wrong().enumerate() {
             self.set(Cause::Check(index), wrong);
         }

@@ -56,7 +56,7 @@ const ERROR_LEN_MAX: usize = 200;
 /// What one asking came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The check, by its place in the configuration.
+    /// The check, by the number that it has been given.
     pub check: usize,
     /// Good, or why not.
     pub result: Result<(), String>,
@@ -69,8 +69,21 @@ pub struct Outcome {
 /// Checks that run, until this is dropped. A program that runs for one of them is killed then.
 #[derive(Debug)]
 pub struct Running {
-    _tasks: JoinSet<()>,
+    node: String,
+    outcomes: mpsc::Sender<Outcome>,
+    /// One task in each, which ends with it.
+    tasks: BTreeMap<usize, JoinSet<()>>,
     examination: watch::Sender<u32>,
+}
+
+/// Starts all checks on the runtime that this is called in.
+pub fn start(checks: &Checks, node: &str) -> (Running, mpsc::Receiver<Outcome>) {
+    let (sender, outcomes) = mpsc::channel(OUTCOMES_MAX);
+    let (examination, _) = watch::channel(0);
+    let mut running =
+        Running { node: node.to_owned(), outcomes: sender, tasks: BTreeMap::new(), examination };
+    running.follow(checks);
+    (running, outcomes)
 }
 
 impl Running {
@@ -78,17 +91,20 @@ impl Running {
     pub fn examine(&self, number: u32) {
         self.examination.send_if_modified(|last| std::mem::replace(last, number) != number);
     }
-}
 
-/// Starts all checks on the runtime that this is called in.
-pub fn start(checks: &[Health], node: &str) -> (Running, mpsc::Receiver<Outcome>) {
-    let (sender, outcomes) = mpsc::channel(OUTCOMES_MAX);
-    let mut tasks = JoinSet::new();
-    let (examination, called) = watch::channel(0);
-    for (index, check) in checks.iter().enumerate() {
-        tasks.spawn(ask_for_ever(index, check.clone(), node.to_owned(), called.clone(), sender.clone()));
+    /// Starts the checks that are new, and ends those that are there no more.
+    pub fn follow(&mut self, checks: &Checks) {
+        self.tasks.retain(|number, _| checks.known.iter().any(|known| known.number == *number));
+        for known in &checks.known {
+            self.tasks.entry(known.number).or_insert_with(|| {
+                let mut task = JoinSet::new();
+                let (health, node) = (known.health.clone(), self.node.clone());
+                let called = self.examination.subscribe();
+                task.spawn(ask_for_ever(known.number, health, node, called, self.outcomes.clone()));
+                task
+            });
+        }
     }
-    (Running { _tasks: tasks, examination }, outcomes)
 }
 
 async fn ask_for_ever(
@@ -246,6 +262,12 @@ impl Hysteresis {
         self.verdict
     }
 
+    /// From now on it takes so many; what has been heard counts.
+    pub const fn set(&mut self, rise: u16, fall: u16) {
+        self.rise = rise;
+        self.fall = fall;
+    }
+
     /// The verdict; `None` before the first answer.
     pub const fn verdict(&self) -> Option<bool> {
         self.verdict
@@ -266,14 +288,21 @@ pub struct Verdict {
 /// What is known of all checks.
 #[derive(Clone, Debug)]
 pub struct Checks {
+    /// In the order of the configuration.
     known: Vec<Known>,
     /// The examination that was called last.
     examination: u32,
+    /// Numbers are given once: what was asked of a check that is gone must not count for another.
+    next_number: usize,
 }
 
 #[derive(Clone, Debug)]
 struct Known {
-    name: String,
+    number: usize,
+    health: Health,
+    /// What it counts as before its first answer. One that is added while the node may be serving harms nobody yet, and
+    /// cures nobody of what one of its name has found.
+    assumed: bool,
     hysteresis: Hysteresis,
     since: Timestamp,
     last_error: Option<String>,
@@ -285,16 +314,42 @@ struct Known {
 impl Checks {
     /// Nothing is known of them yet.
     pub fn new(checks: &[Health], now: Timestamp) -> Self {
-        let known = |health: &Health| Known {
-            name: health.name.clone(),
-            hysteresis: Hysteresis::new(health.rise, health.fall),
-            since: now,
-            last_error: Some(NOT_CHECKED.to_owned()),
-            // No answer is no bad one: whoever has a share does not lose it before it has been asked.
-            last_good: true,
-            answered: 0,
-        };
-        Checks { known: checks.iter().map(known).collect(), examination: 0 }
+        let known = checks
+            .iter()
+            .enumerate()
+            .map(|(number, health)| Known::new(number, health, now, false))
+            .collect();
+        Checks { known, next_number: checks.len(), examination: 0 }
+    }
+
+    /// The configuration has other checks now. One that asks the same as before goes on as it is, with what it has
+    /// found; one that is new makes the node unhealthy only when it has been answered, and one that asks something else
+    /// than before counts as that did until then.
+    pub fn change(&mut self, checks: &[Health], now: Timestamp) {
+        let mut before = std::mem::take(&mut self.known);
+        let verdicts: BTreeMap<String, bool> =
+            before.iter().map(|known| (known.health.name.clone(), known.is_good())).collect();
+        for health in checks {
+            let asks_the_same = |known: &Known| {
+                let Health { name, check, interval, timeout, rise: _, fall: _ } = &known.health;
+                (name, check, interval, timeout)
+                    == (&health.name, &health.check, &health.interval, &health.timeout)
+            };
+            let known = match before.iter().position(asks_the_same) {
+                Some(index) => {
+                    let mut known = before.swap_remove(index);
+                    known.hysteresis.set(health.rise, health.fall);
+                    known.health = health.clone();
+                    known
+                }
+                None => {
+                    self.next_number += 1;
+                    let assumed = verdicts.get(&health.name).is_none_or(|good| *good);
+                    Known::new(self.next_number - 1, health, now, assumed)
+                }
+            };
+            self.known.push(known);
+        }
     }
 
     /// An examination has been called.
@@ -304,7 +359,7 @@ impl Checks {
 
     /// The verdict on all of them; bad before the first answers.
     pub fn good(&self) -> bool {
-        self.known.iter().all(|known| known.hysteresis.verdict() == Some(true))
+        self.known.iter().all(Known::is_good)
     }
 
     /// Whether the last answer of none was bad.
@@ -319,14 +374,14 @@ impl Checks {
 
     /// The verdicts so far, by name; none of a check that was not answered yet.
     pub fn verdicts(&self) -> BTreeMap<String, bool> {
-        let verdict = |known: &Known| Some((known.name.clone(), known.hysteresis.verdict()?));
+        let verdict = |known: &Known| Some((known.health.name.clone(), known.hysteresis.verdict()?));
         self.known.iter().filter_map(verdict).collect()
     }
 
     /// Goes on with a predecessor's verdicts: what was good stays good until the answers say otherwise.
     pub fn assume(&mut self, verdicts: &BTreeMap<String, bool>) {
         for known in &mut self.known {
-            if let Some(good) = verdicts.get(&known.name) {
+            if let Some(good) = verdicts.get(&known.health.name) {
                 known.hysteresis.verdict = Some(*good);
                 known.last_error = (!good).then(|| "it failed before the daemon was restarted".to_owned());
             }
@@ -335,14 +390,14 @@ impl Checks {
 
     /// Takes an outcome in; returns the verdict if it is another than before.
     pub fn hear(&mut self, outcome: Outcome, now: Timestamp) -> Option<Verdict> {
-        let known = self.known.get_mut(outcome.check)?;
+        let known = self.known.iter_mut().find(|known| known.number == outcome.check)?;
         let first = known.hysteresis.verdict().is_none();
         let good = outcome.result.is_ok();
         known.last_good = good;
         known.answered = known.answered.max(outcome.examination);
         let verdict = if outcome.regular { known.hysteresis.hear(good) } else { None };
         if let Err(error) = outcome.result {
-            tracing::debug!(check = %known.name, %error, "a health check failed");
+            tracing::debug!(check = %known.health.name, %error, "a health check failed");
             known.last_error = Some(error);
         }
         let good = verdict?;
@@ -350,26 +405,46 @@ impl Checks {
         if good {
             known.last_error = None;
         }
-        Some(Verdict { name: known.name.clone(), first, error: known.last_error.clone() })
+        Some(Verdict { name: known.health.name.clone(), first, error: known.last_error.clone() })
     }
 
     /// What is wrong with each check; `None` with one that is good.
     pub fn wrong(&self) -> impl Iterator<Item = Option<String>> {
-        self.known.iter().map(|known| match known.hysteresis.verdict() {
-            Some(true) => None,
-            _ => Some(format!("{}: {}", known.name, known.last_error.as_deref().unwrap_or(NOT_CHECKED))),
+        self.known.iter().map(|known| {
+            let error = known.last_error.as_deref().unwrap_or(NOT_CHECKED);
+            (!known.is_good()).then(|| format!("{}: {error}", known.health.name))
         })
     }
 
     /// As the snapshot tells them. `last_error` of a good check is from a failure that did not suffice to make it bad.
     pub fn snapshot(&self) -> Vec<HealthCheck> {
         let one = |known: &Known| HealthCheck {
-            name: known.name.clone(),
-            ok: known.hysteresis.verdict() == Some(true),
+            name: known.health.name.clone(),
+            ok: known.is_good(),
             since: known.since,
             last_error: known.last_error.clone(),
         };
         self.known.iter().map(one).collect()
+    }
+}
+
+impl Known {
+    fn new(number: usize, health: &Health, now: Timestamp, assumed: bool) -> Self {
+        Known {
+            number,
+            health: health.clone(),
+            assumed,
+            hysteresis: Hysteresis::new(health.rise, health.fall),
+            since: now,
+            last_error: Some(NOT_CHECKED.to_owned()),
+            // No answer is no bad one: whoever has a share does not lose it before it has been asked.
+            last_good: true,
+            answered: 0,
+        }
+    }
+
+    fn is_good(&self) -> bool {
+        self.hysteresis.verdict().unwrap_or(self.assumed)
     }
 }
 
@@ -484,7 +559,7 @@ mod tests {
         let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let tcp = || Check::Tcp(server.local_addr().unwrap());
         let rare = |name| Health { interval: Duration::from_secs(3), ..health(name, tcp()) };
-        let (running, mut outcomes) = start(&[rare("a"), rare("b")], "n1");
+        let (running, mut outcomes) = start(&Checks::new(&[rare("a"), rare("b")], Timestamp::now()), "n1");
         let mut both = async || {
             let mut both = Vec::new();
             for _ in 0..2 {
@@ -544,6 +619,67 @@ mod tests {
         assert_eq!(seen(&checks)[0], (true, at(8), String::new()));
     }
 
+    #[test]
+    fn an_unchanged_check_keeps_what_it_has_found_and_an_added_one_harms_nobody_before_its_answer() {
+        let at = |second| Timestamp::from(std::time::UNIX_EPOCH + Duration::from_secs(second));
+        let tcp = |port: u16| Check::Tcp(([192, 0, 2, 10], port).into());
+        let (web, mail) = (health("web", tcp(80)), health("mail", tcp(25)));
+        let mut checks = Checks::new(&[web.clone(), mail], at(0));
+        let good = |check| answer(check, "");
+        let bad = |check| answer(check, "refused");
+        checks.hear(bad(0), at(1));
+        checks.hear(good(1), at(1));
+
+        // `mail` goes, `dns` comes before `web`, which needs fewer good answers than before.
+        let patient = Health { rise: 1, ..web.clone() };
+        checks.change(&[health("dns", tcp(53)), patient.clone()], at(2));
+        let seen = |checks: &Checks| -> Vec<_> {
+            checks.snapshot().into_iter().map(|c| (c.name, c.ok, c.since)).collect()
+        };
+        assert_eq!(seen(&checks), [("dns".to_owned(), true, at(2)), ("web".to_owned(), false, at(1))]);
+        let wrong = |checks: &Checks| checks.wrong().flatten().collect::<Vec<_>>();
+        assert_eq!(wrong(&checks), ["web: refused"]);
+        assert_eq!(checks.hear(bad(1), at(3)), None, "an answer to a question of `mail`");
+        assert_eq!(checks.hear(good(0), at(3)).map(|verdict| verdict.name).as_deref(), Some("web"));
+        assert_eq!(wrong(&checks), [""; 0]);
+        let first = checks.hear(bad(2), at(4)).unwrap();
+        assert_eq!((first.name.as_str(), first.first), ("dns", true), "the first answer decides");
+        assert_eq!(wrong(&checks), ["dns: refused"]);
+
+        // A check of the same name that asks something else is another one, which cures nobody before it was asked.
+        assert!(!checks.good());
+        checks.change(&[health("dns", tcp(54)), patient], at(5));
+        assert_eq!(wrong(&checks), ["dns: not checked yet"]);
+        assert!(!checks.good());
+        assert_eq!(checks.hear(good(2), at(6)), None, "an answer to the question before");
+        assert_eq!(checks.hear(good(3), at(6)).map(|verdict| verdict.first), Some(true));
+        assert!(checks.good());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_check_that_goes_is_asked_no_more_and_one_that_stays_is_not_started_again() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let fast = |name| Health {
+            interval: Duration::from_millis(100),
+            timeout: Duration::from_millis(50),
+            ..health(name, Check::Tcp(server.local_addr().unwrap()))
+        };
+        let mut checks = Checks::new(&[fast("goes"), fast("stays")], Timestamp::now());
+        let (mut running, mut outcomes) = start(&checks, "n1");
+        checks.change(&[fast("stays"), fast("comes")], Timestamp::now());
+        running.follow(&checks);
+        let numbers: Vec<usize> = running.tasks.keys().copied().collect();
+        assert_eq!(numbers, [1, 2]);
+        let mut seen = std::collections::BTreeSet::new();
+        while seen.len() < 2 {
+            let next = timeout(Duration::from_secs(20), outcomes.recv()).await.expect("outcomes go on");
+            let number = next.unwrap().check;
+            if number != 0 {
+                seen.insert(number);
+            }
+        }
+    }
+
     #[tokio::test(flavor = "current_thread")]
     async fn what_a_failure_says_is_one_short_line() {
         let script = "printf '\\033]0;title\\007\\033[2Jgone %0500d' 1 >&2; exit 1".to_owned();
@@ -556,7 +692,7 @@ mod tests {
             interval: Duration::from_secs(60),
             ..health("x", check)
         };
-        let (_running, mut outcomes) = start(&[slow], "n1");
+        let (_running, mut outcomes) = start(&Checks::new(&[slow], Timestamp::now()), "n1");
         let error = outcomes.recv().await.unwrap().result.unwrap_err();
         assert!(error.starts_with("]0;title  [2Jgone 000"), "{error:?}");
         assert!(error.len() <= ERROR_LEN_MAX && !error.contains(char::is_control), "{error:?}");
@@ -576,7 +712,7 @@ mod tests {
             fast("silent", Check::Http(target.parse().unwrap())),
             fast("listening", Check::Tcp(silent.local_addr().unwrap())),
         ];
-        let (running, mut outcomes) = start(&checks, "n1");
+        let (running, mut outcomes) = start(&Checks::new(&checks, Timestamp::now()), "n1");
         let (mut good, mut late) = (0, 0);
         while good < 3 || late < 3 {
             let next = timeout(Duration::from_secs(20), outcomes.recv()).await.expect("outcomes go on");
