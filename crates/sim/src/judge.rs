@@ -61,6 +61,8 @@ impl Blackouts {
 /// Watches what the kernels pass, and the views.
 pub(crate) struct Judge {
     passing: Vec<BucketSet>,
+    /// When each kernel last began to pass anything after it had passed nothing.
+    began: Vec<Moment>,
     covered: BucketSet,
     uncovered_since: Box<[Moment; BUCKET_COUNT]>,
     pub(crate) blackouts: Blackouts,
@@ -74,6 +76,7 @@ impl Judge {
     pub(crate) fn new(nodes: usize) -> Self {
         Judge {
             passing: vec![BucketSet::EMPTY; nodes],
+            began: vec![0; nodes],
             covered: BucketSet::EMPTY,
             uncovered_since: Box::new([0; BUCKET_COUNT]),
             blackouts: Blackouts::default(),
@@ -90,6 +93,9 @@ impl Judge {
             return Vec::new();
         }
         self.passing[node] = passes;
+        if before.is_empty() {
+            self.began[node] = now;
+        }
         let gained = passes - before;
         let overlaps: Vec<(usize, usize)> = self
             .passing
@@ -113,6 +119,11 @@ impl Judge {
     /// What is passed by somebody.
     pub(crate) fn covered(&self) -> BucketSet {
         self.covered
+    }
+
+    /// Since when a kernel has passed something without a pause.
+    pub(crate) fn began(&self, node: usize) -> Moment {
+        self.began[node]
     }
 
     /// What a kernel passes.

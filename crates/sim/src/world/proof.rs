@@ -67,12 +67,18 @@ impl World {
     }
 
     /// R5: who makes a view without a node knows that it does not serve.
+    ///
+    /// With a majority quorum that is knowledge of the moment when the reports were made: a word counts for T, and what
+    /// it echoes may be T older. Who serves anew since does so by the echoes and the words of a quorum that follows no view
+    /// without it.
     fn check_left_out(&mut self, node: usize, former: ViewId, view: &View) {
         let Some(former) = self.judge.view_of(former).cloned() else {
             return;
         };
         for (other, who) in self.others_that_pass(node) {
-            if former.names(who) && !view.names(who) && !self.cannot_tell(node, other) {
+            let is_anew =
+                self.is_strict() && self.judge.began(other) + 2 * nanos(self.settings.timeout) > self.now;
+            if former.names(who) && !view.names(who) && !is_anew && !self.cannot_tell(node, other) {
                 let id = view.id;
                 self.violate(
                     "R5 who is left out is silent",
