@@ -12,7 +12,7 @@ HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 RUNNER := CARGO_TARGET_$(shell echo '$(HOST)' | tr 'a-z-' 'A-Z_')_RUNNER
 AS_ROOT := $(if $(SUDO),$(RUNNER)="$(SUDO)")
 
-.PHONY: all setup build release install deb demo test fmt fmt-fix clippy unit sim model mutants cargo-mutants bpf host e2e bench doc clean
+.PHONY: all setup build release install deb demo test fmt fmt-fix clippy unit sim model mutants cargo-mutants bpf host e2e bench docs doc clean
 all: build
 
 setup:
@@ -100,6 +100,10 @@ e2e: setup
 
 bench: release
 	@$(SUDO) $(TARGET_DIR)/release/rudel-lab bench
+
+# The parts of the manual that are made of the source; a test says that they are.
+docs:
+	$(CARGO) run -q -p rudel-api --example configuration -- docs/configuration.md
 
 doc:
 	$(CARGO) doc --workspace --no-deps

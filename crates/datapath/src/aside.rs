@@ -237,7 +237,8 @@ mod tests {
         let (left4, left6) = (0x1400 + 3 + 6 + 23, 8 * 0x0303 + 6 + 23);
         let [mut four, _] = both(&tcp(left4));
         let [_, mut six] = both(&tcp(left6));
-        (four.complete(), six.complete());
+        four.complete();
+        six.complete();
         assert_eq!(whole(&four, 38, 26, 8), 0xffff);
         assert_eq!(whole(&six, 54, 22, 32), 0xffff);
         for done in [four, six].into_iter().chain(both(&tcp(0x1234))) {

@@ -201,18 +201,58 @@ pub enum Error {
     },
 
     /// What the filter sets aside cannot be read; it is lost, as it would be otherwise.
-    #[error("cannot read what the packet filter sets aside: {source}")]
+    #[error("cannot read what the packet filter sets aside")]
     Ring {
         /// What the kernel said.
         source: io::Error,
     },
 
     /// A frame that was set aside was not put through the filter. It is lost.
-    #[error("cannot put a frame through the packet filter again ({source}); that takes Linux 5.18 or newer")]
+    #[error("cannot put a frame through the packet filter again, which takes Linux 5.18 or newer")]
     PutThrough {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+impl Error {
+    /// What an administrator can do; none where the message says it already.
+    pub fn remedy(&self) -> Option<&'static str> {
+        Some(match self {
+            Error::NotBpffs { .. } | Error::Mount { .. } | Error::NoBpf { .. } | Error::Occupied { .. } => {
+                return None;
+            }
+            Error::Permission { .. } => "start rudeld as root, or by its systemd unit, which grants them",
+            Error::TakenOver => "leave that one at work; `systemctl status rudeld` names it",
+            Error::Pin { .. } | Error::Detach { .. } => {
+                "see that the BPF file system can be written, and that no rudeld of the same node runs"
+            }
+            Error::KernelTooOld { .. } => "run Linux 5.11 or newer",
+            Error::Refused { .. } => {
+                "start rudeld with RUDEL_LOG=debug to see them, and report them with the kernel's version"
+            }
+            Error::Object(_) => "install rudeld again; if that does not help, report it",
+            Error::Map { .. } => {
+                "free some memory, raise LimitMEMLOCK= in the unit, and see that no rudeld of the same node runs"
+            }
+            Error::OtherAbi { .. } => {
+                "drain this node, stop that version (`systemctl stop rudeld`), start this one"
+            }
+            Error::InterfaceGone { .. } | Error::Query { .. } => {
+                "see `ip link`; rudeld starts again when the interface is there"
+            }
+            Error::Attach { .. } => {
+                "set `xdp = \"generic\"` for this interface, or report it with the name of its driver"
+            }
+            Error::Replace { .. } => "stop rudeld (`systemctl stop rudeld`) and start it again",
+            Error::TooManyInterfaces { .. } => "give the node fewer [[interface]] tables",
+            Error::Ring { .. } => {
+                "raise LimitMEMLOCK= in the unit; until then TCP goes on at its senders' next try when a node dies"
+            }
+            Error::PutThrough { .. } => "until then TCP goes on at its senders' next try when a node dies",
+            Error::MemoTooLong { .. } => "report it: a node's memo never grows so long",
+        })
+    }
 }
 
 /// The operating system's error at the bottom of a chain of errors.

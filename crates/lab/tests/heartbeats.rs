@@ -129,8 +129,10 @@ fn over_two_links() {
     n2.ip(&format!("link set eth1 netns {}\n", switch.name())).expect("eth1 is taken away");
     wait_alarm(&lab, "n2", "no heartbeats go by eth1: the interface is gone");
     switch.ip(&format!("link set eth1 netns {}\n", n2.name())).expect("eth1 comes back");
+    wait_alarm(&lab, "n2", "no heartbeats go by eth1: it has no carrier");
+    n2.ip("link set eth1 up\n").expect("eth1 is up");
     wait_alarm(&lab, "n2", "no heartbeats go by eth1: eth1 has no IPv4 address");
-    n2.ip("link set eth1 up\naddr add 10.75.0.12/24 dev eth1\n").expect("an address");
+    n2.ip("addr add 10.75.0.12/24 dev eth1\n").expect("an address");
     wait_alarm(&lab, "n2", "");
     undisturbed_by(&mut lab, &owners, &views, "n2 is heard by eth1 alone", |lab| {
         lab.lose_heartbeats(&["n2"])

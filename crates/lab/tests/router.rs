@@ -714,8 +714,11 @@ fn rules_that_are_flushed_are_put_back() {
         || if table(&lab) { Ok(()) } else { Err("gone".to_owned()) },
     )
     .expect("the table is put back");
-    let events = lab.node("n1").status().expect("a status").events();
-    assert!(events.iter().any(|(kind, ..)| kind == "restored"), "{events:?}");
+    wait_until(second(20), "the event", || {
+        let events = lab.node("n1").status().map_err(|error| error.to_string())?.events();
+        if events.iter().any(|(kind, ..)| kind == "restored") { Ok(()) } else { Err(format!("{events:?}")) }
+    })
+    .expect("it is told");
     run_all(&lab, "h1", &outward(&lab, 20), |from, to| transfer(from, to, second(10)));
     lab.wait_at_rest(&ALL).expect("nothing moved");
 }

@@ -209,8 +209,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "R5: a good-bye is not passed on",
         &[(
             SAY,
-            "self.gone.iter().map(|(id, (incarnation, _))| gone_entry(*id, *incarnation)).collect();",
-            "self.gone.iter().take(0).map(|(id, (incarnation, _))| gone_entry(*id, *incarnation)).collect();",
+            "self.gone.iter().map(|(id, (run, at))| gone_entry(*id, *run, now.since(*at))).collect();",
+            "self.gone.iter().take(0).map(|(id, (run, at))| gone_entry(*id, *run, now.since(*at))).collect();",
         )],
         "r5_good_byes_are_repeated_in_heard_tables",
         Death::Story("a_parents_good_bye_that_the_coordinator_missed_is_repeated_by_who_heard_it"),

@@ -244,7 +244,9 @@ pub enum Rejection {
         name: String,
     },
     /// It names a key that this node has, but was not sealed with it: forged or damaged.
-    #[error("a datagram in the name of {name} was forged or damaged on its way")]
+    #[error(
+        "a datagram in the name of {name} was forged or damaged on its way: if there are more, find out who sends them (`tcpdump -e` on the heartbeats' port)"
+    )]
     Forged {
         /// The name in it.
         name: String,
@@ -268,7 +270,7 @@ pub enum Rejection {
         name: String,
     },
     /// It is authentic, but its inside makes no sense: a fault of the sender's program.
-    #[error("a datagram of {name} cannot be understood: {what}")]
+    #[error("a datagram of {name} cannot be understood ({what}): run the same version of rudel on all nodes")]
     Malformed {
         /// The name of its sender.
         name: String,

@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::advice::advised;
+
 use rudel_api::control::{FOLLOW_IDLE, Failure, REQUEST_LEN_MAX, Request, Response};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -31,7 +33,7 @@ pub enum ControlError {
     #[error("{} exists and is no socket; remove it, or give this node another --socket", .0.display())]
     NoSocket(PathBuf),
     /// The kernel refused.
-    #[error("cannot open the control socket {}: {source}", path.display())]
+    #[error("cannot open the control socket {}: {}", path.display(), advised(source))]
     Io {
         /// The socket.
         path: PathBuf,

@@ -29,6 +29,7 @@ use rudel_proto::{Command, Node, Time};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::advice::advised;
 use crate::clock::monotonic_ns;
 use crate::connections::{self, Connection};
 use crate::control::{self, CONNECTIONS_MAX, Control, Followers};
@@ -250,7 +251,7 @@ impl Running {
         let place =
             Place::take(&options.runtime_dir, &options.state_dir, cluster, node_name).map_err(failed)?;
         let own_addresses = prepared.own_addresses();
-        let reloading = Reloading::new(options, prepared.fingerprints.clone());
+        let reloading = Reloading::new(options, prepared.node.clone(), prepared.fingerprints.clone());
         let Prepared {
             config,
             node: name,
@@ -271,7 +272,7 @@ impl Running {
             Some(path) => {
                 let begun = if role == Role::First { Recording::begin(path) } else { Recording::go_on(path) };
                 Some(begun.map_err(|error| {
-                    failed(format!("cannot begin the recording {}: {error}", path.display()))
+                    failed(format!("cannot begin the recording {}: {}", path.display(), advised(&error)))
                 })?)
             }
             None => None,
@@ -301,7 +302,7 @@ impl Running {
                 std::mem::drop(world_sender.try_send(World::Link(event)));
             }
         })
-        .map_err(|error| failed(format!("cannot watch the links: {error}")))?;
+        .map_err(|error| failed(format!("cannot watch the links: {}", advised(&error))))?;
 
         let journal = place.host_journal();
         let mut will = Serving {
@@ -387,7 +388,7 @@ impl Running {
             // Nobody waits for it only if the runtime has ended already.
             let _ = ended_sender.send(());
         })
-        .map_err(|error| failed(format!("cannot start the pulse thread: {error}")))?;
+        .map_err(|error| failed(format!("cannot start the pulse thread: {}", advised(&error))))?;
         // Before anything more can fail: then the parent says good-bye.
         leave_will(tie, &will, &speakers);
         let mut host = match host.take() {
@@ -422,7 +423,7 @@ impl Running {
             // One that finds the queue full is still in the status.
             move |why| std::mem::drop(hook_failures.try_send(World::HookFailed(why))),
         )
-        .map_err(|error| failed(format!("cannot start the thread for hooks: {error}")))?;
+        .map_err(|error| failed(format!("cannot start the thread for hooks: {}", advised(&error))))?;
         hooks.catch_up(history.events());
         history.tell_hooks(hooks.door());
 

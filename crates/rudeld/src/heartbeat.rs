@@ -14,6 +14,7 @@ use rustix::net::netdevice::index_to_name;
 use rustix::net::{RecvFlags, SendFlags, recvfrom, sendto, sockopt};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, Socket, Type};
 
+use crate::advice::advised;
 use crate::host::addresses;
 use crate::host::links::{self, Link, LinkError};
 
@@ -68,7 +69,7 @@ pub enum OpenError {
         group: SocketAddr,
     },
     /// The group cannot be joined.
-    #[error("cannot join the heartbeat group {group} on {interface}: {source}{}", ipv6_hint(*group))]
+    #[error("cannot join the heartbeat group {group} on {interface}: {}", joining(*group, source))]
     Join {
         /// The interface.
         interface: String,
@@ -78,7 +79,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// Anything else.
-    #[error("cannot open a heartbeat socket for {group} on {interface}: {source}")]
+    #[error("cannot open a heartbeat socket for {group} on {interface}: {}", advised(source))]
     Socket {
         /// The interface.
         interface: String,
@@ -89,10 +90,10 @@ pub enum OpenError {
     },
 }
 
-const fn ipv6_hint(group: SocketAddr) -> &'static str {
+fn joining(group: SocketAddr, source: &io::Error) -> String {
     match group {
-        SocketAddr::V4(_) => "",
-        SocketAddr::V6(_) => "; is IPv6 switched off there (net.ipv6.conf.*.disable_ipv6)?",
+        SocketAddr::V4(_) => advised(source),
+        SocketAddr::V6(_) => format!("{source}; is IPv6 switched off there (net.ipv6.conf.*.disable_ipv6)?"),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::snapshot::hash_mode;
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// The packet filter.
-    #[error("{}", with_causes(.0))]
+    #[error("{}", told(.0))]
     Datapath(#[from] rudel_datapath::Error),
     /// Addresses and settings.
     #[error(transparent)]
@@ -38,12 +38,16 @@ pub enum SetupError {
     },
 }
 
-fn with_causes(error: &rudel_datapath::Error) -> String {
+/// An error of the packet filter with its causes, and what to do.
+pub(crate) fn told(error: &rudel_datapath::Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         text.push_str(&format!(": {inner}"));
         cause = inner.source();
+    }
+    if let Some(remedy) = error.remedy() {
+        text.push_str(&format!("; {remedy}"));
     }
     text
 }
@@ -212,11 +216,11 @@ impl HostSetup {
     pub fn take_down(self, mut xdp: Xdp) -> Vec<String> {
         let mut failures = Vec::new();
         let mut note = |result: Result<(), String>| failures.extend(result.err());
-        note(xdp.clear().map_err(|error| with_causes(&error)));
+        note(xdp.clear().map_err(|error| told(&error)));
         if let Some(host) = self.host {
             note(host.restore().map_err(|error| error.to_string()));
         }
-        note(xdp.release().map_err(|error| with_causes(&error)));
+        note(xdp.release().map_err(|error| told(&error)));
         drop(self.memberships);
         failures
     }

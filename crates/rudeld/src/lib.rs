@@ -1,5 +1,6 @@
 //! The cluster daemon: everything between the protocol, which is a value, and the kernel, which is a door.
 
+mod advice;
 pub mod aside;
 pub mod clock;
 pub mod connections;
@@ -18,6 +19,8 @@ pub mod keeper;
 mod latest;
 mod leaving;
 pub mod legacy;
+#[cfg(test)]
+mod messages;
 pub mod nat;
 pub mod neighbor;
 pub mod options;

@@ -138,7 +138,9 @@ impl Prepared {
 
 fn node_name(options: &Options, config: &Config) -> Result<NodeName, DaemonError> {
     if let Some(name) = &options.name {
-        return NodeName::new(name).map_err(|error| failed(format!("--name {name}: {error}")));
+        return NodeName::new(name).map_err(|error| {
+            failed(format!("--name {name}: {error}; give it 1 to 63 of a-z A-Z 0-9 . - _"))
+        });
     }
     let host = rustix::system::uname();
     let host = host.nodename().to_string_lossy();

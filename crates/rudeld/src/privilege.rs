@@ -7,6 +7,14 @@ use rustix::thread::{CapabilitySet, capabilities};
 #[error("rudeld lacks {}: start it as root, or by its systemd unit, which grants them", .0.join(", "))]
 pub struct MissingCapabilities(Vec<&'static str>);
 
+#[cfg(test)]
+impl MissingCapabilities {
+    /// These ones.
+    pub(crate) fn of(names: Vec<&'static str>) -> Self {
+        MissingCapabilities(names)
+    }
+}
+
 /// Looks whether the process has every capability that it needs.
 pub fn check() -> Result<(), MissingCapabilities> {
     // Without /proc or with a strange kernel: let the system calls themselves tell.

@@ -35,9 +35,11 @@ use rudel_proto::{Command, Event, Node, Output, Table, Time};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::advice::advised;
 use crate::aside::Watch;
 use crate::clock::monotonic_ns;
 use crate::heartbeat::{Heartbeat, SendError};
+use crate::host_setup::told;
 use crate::latest::Teller;
 use crate::legacy;
 use crate::neighbor::{Election, ServingNodes};
@@ -176,10 +178,10 @@ pub enum Notice {
 #[derive(Debug, thiserror::Error)]
 pub enum PulseError {
     /// The kernel refused what the protocol decided. The filter was emptied if that was still possible.
-    #[error("the packet filter refused a change, so this node stops serving: {0}")]
+    #[error("the packet filter refused a change, so this node stops serving: {}", told(.0))]
     Datapath(#[from] rudel_datapath::Error),
     /// The wait for datagrams failed.
-    #[error("cannot wait for datagrams: {0}")]
+    #[error("cannot wait for datagrams: {}", advised(.0))]
     Poll(io::Error),
 }
 

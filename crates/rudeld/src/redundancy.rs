@@ -35,7 +35,10 @@ impl Concern {
     pub(crate) fn covers(&self, event: &LinkEvent) -> bool {
         let (LinkEvent::Appeared(link)
         | LinkEvent::Changed { after: link, .. }
-        | LinkEvent::Disappeared(link)) = event;
+        | LinkEvent::Disappeared(link)) = event
+        else {
+            return true;
+        };
         self.indexes.contains(&link.index) || self.names.contains(&link.name)
     }
 }
@@ -117,7 +120,10 @@ impl Redundancy {
     pub(crate) fn hear(&mut self, event: &LinkEvent) -> Option<(EventKind, String)> {
         let (LinkEvent::Appeared(link)
         | LinkEvent::Changed { after: link, .. }
-        | LinkEvent::Disappeared(link)) = event;
+        | LinkEvent::Disappeared(link)) = event
+        else {
+            return None;
+        };
         let is_it = |ours: &&mut OnlyHeartbeats| match ours.is_there {
             true => ours.index == link.index,
             false => ours.name == link.name,

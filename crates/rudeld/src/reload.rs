@@ -11,6 +11,7 @@ use rudel_api::config::{Config, ConfigError, Difference, Live};
 use rudel_api::reload::{Change, Reload, ReloadResult};
 use rudel_api::timestamp::Timestamp;
 use rudel_proto::Command;
+use rudel_proto::id::NodeName;
 
 use crate::daemon::DaemonError;
 use crate::options::Options;
@@ -48,7 +49,7 @@ impl From<DaemonError> for Refusal {
             DaemonError::Host(error) => {
                 Refusal { line: problems(&error), ..Refusal::failed(error.render(false)) }
             }
-            DaemonError::Failed(reason) | DaemonError::Crashed(reason) => Refusal::failed(reason),
+            DaemonError::Failed(reason) => Refusal::failed(reason),
         }
     }
 }
@@ -82,6 +83,8 @@ pub struct Step {
 #[derive(Debug)]
 pub struct Reloading {
     options: Options,
+    /// The name that this node goes by, wherever that came from.
+    node: NodeName,
     /// What tells the cluster's keys from others.
     fingerprints: Vec<String>,
     /// What came of the last one.
@@ -90,8 +93,8 @@ pub struct Reloading {
 
 impl Reloading {
     /// Of a daemon that has read its configuration once.
-    pub fn new(options: &Options, fingerprints: Vec<String>) -> Self {
-        Reloading { options: options.clone(), fingerprints, last: None }
+    pub fn new(options: &Options, node: NodeName, fingerprints: Vec<String>) -> Self {
+        Reloading { options: options.clone(), node, fingerprints, last: None }
     }
 
     /// Reads the file, and finds out what it changes. Nothing is changed yet.
@@ -104,12 +107,9 @@ impl Reloading {
         if self.options.socket.is_some() {
             read.config.node.socket = in_force.node.socket.clone();
         }
-        read.config.node.name = Some(read.node.clone());
+        read.config.node.name = Some(read.node);
         let mut named = in_force.clone();
-        named.node.name = Some(read.node);
-        if self.options.name.is_none() && in_force.node.name.is_some() {
-            named.node.name = in_force.node.name.clone();
-        }
+        named.node.name = Some(self.node.clone());
         let step = step(&named, read.config)?;
         if read.fingerprints != self.fingerprints {
             let keys = |fingerprints: &[String]| format!("keys {}", fingerprints.join(" "));

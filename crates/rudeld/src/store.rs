@@ -6,6 +6,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::advice::advised;
+
 use rudel_proto::id::Incarnation;
 use rustix::fs::{FlockOperation, flock};
 
@@ -29,7 +31,7 @@ pub enum StoreError {
         lock: PathBuf,
     },
     /// A file or directory cannot be used.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {}", path.display(), advised(source))]
     Io {
         /// What was tried.
         action: &'static str,

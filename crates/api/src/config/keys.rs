@@ -42,11 +42,14 @@ pub struct Key {
     pub kind: Kind,
     /// Its default as written in the file; none if it must be given or is off unless given, see [`Key::required`].
     pub default: Option<&'static str>,
+    /// What holds without it where that is no value of its own, in a few words: `host name`, `off`. Empty if there is
+    /// simply none of it, as with a check of another kind.
+    pub otherwise: &'static str,
     /// Whether the table is refused without it.
     pub required: bool,
     /// What is allowed, with units.
     pub range: &'static str,
-    /// What it does, and why its default is what it is.
+    /// What it does, and why its default is what it is, in the Markdown of the manual: see [`plain`](super::reference::plain).
     pub doc: &'static str,
 }
 
@@ -57,7 +60,7 @@ pub struct Table {
     pub name: &'static str,
     /// Whether it may come more than once, in double brackets.
     pub repeated: bool,
-    /// What it is about.
+    /// What it is about, in the Markdown of the manual: see [`plain`](super::reference::plain).
     pub doc: &'static str,
 }
 
@@ -98,24 +101,33 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "interface",
         repeated: true,
-        doc: "An interface that receives the cluster's packets, with the addresses that the cluster has there.",
+        doc: "An interface that receives the cluster's packets, with the addresses that the cluster has there. At least \
+         one.",
     },
     Table {
         name: "health",
         repeated: true,
-        doc: "A check of what this node serves; a node that fails one gives its share away and stays a member.",
+        doc: "A check of what this node serves: up to 32, none by default. A node that fails one gives its \
+         share away and stays a member. What is checked is one of `http`, `tcp`, `dns`, `exec` and `link`. [Health \
+         checks](health.md) has advice.",
     },
     Table {
         name: "nat",
         repeated: false,
-        doc: "Router clusters: source NAT of the inside networks onto shared outside addresses.",
+        doc: "Routers only: source NAT of inside networks onto shared outside addresses, and services behind the \
+         firewall. See [routers](router.md#nat).",
     },
     Table {
         name: "sync",
         repeated: false,
-        doc: "Router clusters: share connection state, so that a node's death does not cut flows.",
+        doc: "Routers only. They tell each other of the connections through them, so that those go on when a node dies: \
+         [shared connections](sync.md).",
     },
-    Table { name: "hooks", repeated: false, doc: "Programs to run when something happens." },
+    Table {
+        name: "hooks",
+        repeated: false,
+        doc: "A program that is told what happens: see [hooks](hooks.md).",
+    },
 ];
 
 macro_rules! key {
@@ -125,10 +137,14 @@ macro_rules! key {
             key: $key,
             kind: Kind::$kind,
             default: None,
+            otherwise: "",
             required: true,
             range: $range,
             doc: $doc,
         }
+    };
+    ($table:literal, $key:literal, $kind:ident, otherwise $otherwise:literal, $range:literal, $doc:literal) => {
+        Key { otherwise: $otherwise, ..key!($table, $key, $kind, None, $range, $doc) }
     };
     ($table:literal, $key:literal, $kind:ident, $default:expr, $range:literal, $doc:literal) => {
         Key {
@@ -136,6 +152,7 @@ macro_rules! key {
             key: $key,
             kind: Kind::$kind,
             default: $default,
+            otherwise: "",
             required: false,
             range: $range,
             doc: $doc,
@@ -151,7 +168,8 @@ pub const KEYS: &[Key] = &[
         Text,
         required,
         "1 to 32 of a-z 0-9 -",
-        "The cluster's name. Several clusters can share a segment and a heartbeat group; each ignores the others."
+        "Several clusters can share a segment and a heartbeat group; each ignores the others, and says so in its \
+         log once a minute."
     ),
     key!(
         "cluster",
@@ -159,7 +177,8 @@ pub const KEYS: &[Key] = &[
         Text,
         required,
         "an absolute path",
-        "The file with the secret that all nodes share, made by `rudel key new`; refused if others can read it."
+        "The file with the secret that all nodes share, made by `rudel key new`; refused if others can read it: see \
+         [the key file](#the-key-file)."
     ),
     key!(
         "cluster",
@@ -167,8 +186,9 @@ pub const KEYS: &[Key] = &[
         Number,
         Some("1"),
         "1 to 32 nodes",
-        "Serve only while at least this many nodes, this one included, hear each other. 1: every island of a broken \
-         network serves. More than half of all nodes: never two owners, but a minority stays silent."
+        "A node serves only while at least this many nodes, itself included, hear each other. `1`: every island of \
+         a broken network serves. More than half of all nodes: never two owners of a flow, but a minority is \
+         silent. See [partitions](partitions.md)."
     ),
     key!(
         "cluster",
@@ -176,15 +196,17 @@ pub const KEYS: &[Key] = &[
         Duration,
         Some("\"5m\""),
         "0s to 24h",
-        "How long a leaving node keeps open connections before it lets them go; 0s does not wait."
+        "So long a node goes on serving open TCP connections of buckets that it has given up, when it leaves or \
+         when a join takes them from it. `0s`: they are reset."
     ),
     key!(
         "node",
         "name",
         Text,
-        None,
+        otherwise "host name",
         "1 to 63 of a-z A-Z 0-9 . - _",
-        "This node's name, its own in the cluster. Default: the host name, so that one file serves all nodes."
+        "Its own in the cluster. `rudeld --name` goes before it. Two live machines with one name: the second is \
+         refused by the others, and named in their logs with its address."
     ),
     key!(
         "node",
@@ -192,7 +214,8 @@ pub const KEYS: &[Key] = &[
         Number,
         Some("100"),
         "0 to 1000",
-        "Its share is its weight over the sum of all weights. 0: a member that votes and serves nothing."
+        "Its share is its weight over the sum of all weights, to within one of the 256 buckets. `0`: a member that \
+         counts for the quorum and serves nothing."
     ),
     key!(
         "node",
@@ -200,15 +223,17 @@ pub const KEYS: &[Key] = &[
         Text,
         Some("\"/run/rudel/rudel.sock\""),
         "an absolute path of at most 107 bytes",
-        "The control socket that `rudel` talks to. Who may open it may drain this node."
+        "The control socket that `rudel` talks to, of mode 0660 and the group rudel. Who may open it may drain this \
+         node."
     ),
     key!(
         "node",
         "metrics",
         Text,
-        None,
+        otherwise "off",
         "an address and a port, such as \"127.0.0.1:9440\"",
-        "Serve /metrics, /healthz and the status page here, over plain HTTP, to whoever asks. Off unless given."
+        "Serves `/metrics`, `/healthz` and the status page `/` there, read-only, over plain HTTP, to whoever \
+         reaches it: see [monitoring](monitoring.md#the-web-server)."
     ),
     key!(
         "node",
@@ -224,16 +249,20 @@ pub const KEYS: &[Key] = &[
         "group",
         Text,
         Some("\"239.255.74.40:7440\""),
-        "a multicast group and a port; 239.0.0.0/8 is recommended, IPv6 is of ff02::/16",
-        "Where heartbeats are sent to, the same on every node."
+        "a multicast group and a port; 239.0.0.0/8 is recommended, IPv6 is of ff02::/16, such as \
+         \"[ff02::4a:28]:7440\"",
+        "Where heartbeats are sent to, the same on every node. An IPv4 group needs an IPv4 address on each \
+         heartbeat interface. Its MAC must differ from the cluster MAC."
     ),
     key!(
         "heartbeat",
         "interfaces",
         List,
-        None,
+        otherwise "every `[[interface]]`",
         "names of interfaces",
-        "Where heartbeats are sent and heard. More than one: redundant links. Default: every [[interface]]."
+        "Where heartbeats are sent and heard. More than one: redundant links; a datagram that comes by any of them \
+         counts. One that is not a cluster interface may go and come back, made anew too; while it cannot be used, \
+         `rudel status` says so."
     ),
     key!(
         "heartbeat",
@@ -241,16 +270,18 @@ pub const KEYS: &[Key] = &[
         Duration,
         Some("\"400ms\""),
         "20ms to 60s",
-        "After this much silence a node is given up. Shorter takes over sooner and is fooled sooner by a busy host; \
-         400ms survives what virtual machines do to each other."
+        "After this much silence a node is given up. Shorter takes over sooner, and is fooled sooner by a busy host \
+         or hypervisor; 400ms survives what virtual machines do to each other."
     ),
     key!(
         "heartbeat",
         "interval",
         Duration,
-        None,
+        otherwise "`timeout` / 8",
         "5ms to 10s, at most a third of timeout",
-        "Time between heartbeats. Default: an eighth of timeout, at least 5ms: two lost in a row harm nobody."
+        "Time between heartbeats. With an eighth, two lost in a row harm nobody. With `quorum` above 1 the daemon \
+         warns of more than a quarter: a lease is then made of others' answers, and two lost datagrams stop a node \
+         for a moment ([partitions](partitions.md#limits))."
     ),
     key!(
         "interface",
@@ -258,7 +289,7 @@ pub const KEYS: &[Key] = &[
         Text,
         required,
         "1 to 15 characters without / and :",
-        "The interface's name, as `ip link` shows it."
+        "As `ip link` shows it. An Ethernet interface: a NIC, a VLAN, a bond, a bridge."
     ),
     key!(
         "interface",
@@ -266,8 +297,9 @@ pub const KEYS: &[Key] = &[
         Text,
         Some("\"service\""),
         "\"service\", \"inside\" or \"outside\"",
-        "service: traffic to the cluster's own addresses. inside and outside, always together: a router, where both \
-         directions of a flow meet at one node."
+        "`\"service\"`: traffic to the cluster's own addresses. `\"inside\"` and `\"outside\"`, always together: a \
+         [router](router.md), where both directions of a flow meet at one node. Each side may have several \
+         interfaces."
     ),
     key!(
         "interface",
@@ -275,7 +307,8 @@ pub const KEYS: &[Key] = &[
         List,
         required,
         "addresses with prefix, such as \"192.0.2.10/24\", IPv4 and IPv6",
-        "The addresses that the cluster has here; every node has them all."
+        "The addresses that the cluster has here, with the prefix length of their network. Every node has them all, \
+         on `lo`; they must *not* be configured on the interface itself."
     ),
     key!(
         "interface",
@@ -283,9 +316,9 @@ pub const KEYS: &[Key] = &[
         Text,
         Some("\"multicast\""),
         "\"multicast\", \"igmp\", \"unicast\" or an address such as \"03:bf:c0:00:02:0a\"",
-        "The cluster MAC. multicast: 03:bf: and the four bytes of the first IPv4 address. igmp: 01:00:5e:7f: and its \
-         last two bytes, with the group joined so that snooping switches can prune. unicast: 02:bf: and the four \
-         bytes. Without an IPv4 address the last bytes of the first IPv6 address are taken."
+        "See [the cluster MAC](#the-cluster-mac). `multicast`: `03:bf:` and the four bytes of the first IPv4 \
+         address. `igmp`: `01:00:5e:7f:` and its last two bytes, with the group joined so that snooping switches \
+         can prune. `unicast`: `02:bf:` and the four bytes."
     ),
     key!(
         "interface",
@@ -293,7 +326,8 @@ pub const KEYS: &[Key] = &[
         Text,
         Some("\"auto\""),
         "\"auto\", \"native\" or \"generic\"",
-        "How the packet filter is attached. auto: native where that is the better one, generic elsewhere."
+        "How the packet filter is attached. `auto` is native where that is the better one, and generic elsewhere \
+         (veth, bridge, bond, VLAN, macvlan …). `rudel status` says which."
     ),
     key!(
         "interface",
@@ -301,9 +335,9 @@ pub const KEYS: &[Key] = &[
         Text,
         Some("\"source-ip-port\""),
         "\"source-ip\", \"source-ip-port\", \"source-ip-port-dest-port\", \"source-net\" or \"none\"",
-        "What decides which node has a flow. source-ip keeps a client on one node, source-net a /24 (IPv6: /64), none \
-         everything. The default spreads best; on a router without [nat] it is source-ip, since the applications \
-         behind it may want both flows of a client on one path."
+        "What decides which node has a flow, see [the hash](#the-hash). On a router without `[nat]` the default is \
+         `\"source-ip\"`, since the applications behind it may want all flows of a client on one path, and all its \
+         interfaces have the same."
     ),
     key!(
         "interface",
@@ -311,9 +345,9 @@ pub const KEYS: &[Key] = &[
         List,
         None,
         "networks, such as \"10.20.0.0/16\"",
-        "Inside interfaces of a router: networks behind it besides those of its addresses, the same on every node. \
-         Needed only where there are several inside networks and flows between them: the two directions of such a \
-         flow meet at one node by it."
+        "Inside interfaces of a router: networks behind it besides those of its `addresses`, the same on every \
+         node. Needed where flows are routed between several inside networks; see \
+         [routers](router.md#several-inside-networks)."
     ),
     key!(
         "health",
@@ -321,7 +355,7 @@ pub const KEYS: &[Key] = &[
         Text,
         required,
         "1 to 63 of a-z A-Z 0-9 . - _",
-        "The check's name in status, metrics and events."
+        "Its own among the checks. It stands in the status, the log, the metrics and the events."
     ),
     key!(
         "health",
@@ -329,15 +363,16 @@ pub const KEYS: &[Key] = &[
         Text,
         None,
         "a URL such as \"http://192.0.2.10/healthz\"",
-        "Good if it answers with a status of 200 to 399. No TLS."
+        "A GET is answered with a status of 200 to 399. No TLS, and redirections are not followed."
     ),
     key!(
         "health",
         "http_host",
         Text,
-        None,
+        otherwise "the URL's host and port",
         "a host, such as \"www.example.org\"",
-        "The Host header of the request, for a server with several sites. Default: host and port of the URL."
+        "With `http`: the `Host` header, for a server with several sites. What is connected to is the URL's host \
+         all the same."
     ),
     key!(
         "health",
@@ -345,7 +380,7 @@ pub const KEYS: &[Key] = &[
         Text,
         None,
         "1 to 256 bytes of text",
-        "Good only if the body contains this, byte by byte, in its first 64 KiB."
+        "With `http`: what the body must contain, byte by byte, in its first 64 KiB."
     ),
     key!(
         "health",
@@ -353,7 +388,7 @@ pub const KEYS: &[Key] = &[
         Text,
         None,
         "an address and a port, such as \"192.0.2.10:25\"",
-        "Good if it accepts a connection."
+        "A connection is accepted. Nothing is sent."
     ),
     key!(
         "health",
@@ -361,25 +396,32 @@ pub const KEYS: &[Key] = &[
         Text,
         None,
         "a name and a server, such as \"www.example.org@192.0.2.10\"",
-        "Good if the server answers a question for the name's IPv4 address with NOERROR, over UDP, whether there is \
-         one or not."
+        "A question for the name's A record is answered with NOERROR, over UDP, whether there is one or not. Port \
+         53, unless one follows the address."
     ),
     key!(
         "health",
         "exec",
         List,
         None,
-        "a program by its absolute path, and its arguments",
-        "Good if it exits with 0. Run without a shell, as root without capabilities."
+        "a program by its absolute path, and its arguments, such as [\"/usr/local/lib/rudel/check-db\", \"--fast\"]",
+        "It exits with 0. Run without a shell, as root without capabilities."
     ),
-    key!("health", "link", Text, None, "the name of an interface", "Good while the interface has a carrier."),
+    key!(
+        "health",
+        "link",
+        Text,
+        None,
+        "the name of an interface",
+        "The interface has a carrier. Not for the cluster's interfaces, which are watched anyway."
+    ),
     key!(
         "health",
         "interval",
         Duration,
         Some("\"1s\""),
         "100ms to 1h",
-        "Time from the start of one check to the next."
+        "From the start of one check to the next, less a chance of up to a tenth."
     ),
     key!(
         "health",
@@ -387,7 +429,7 @@ pub const KEYS: &[Key] = &[
         Duration,
         Some("\"500ms\""),
         "10ms to 1h, at most interval",
-        "No answer for this long is a failure. If interval is shorter than the default, interval is the default."
+        "No answer for this long is a failure. If `interval` is shorter than the default, it is the default."
     ),
     key!(
         "health",
@@ -403,8 +445,10 @@ pub const KEYS: &[Key] = &[
         "address",
         TextOrList,
         required,
-        "addresses without prefix, such as \"198.51.100.10\"",
-        "The shared outside addresses. Each gives every bucket 252 ports per destination address and port."
+        "addresses without prefix, such as \"198.51.100.10\" and \"2001:db8:51::10\"",
+        "One outside address or a list. They may be addresses of an outside interface, or others; the daemon \
+         answers ARP and neighbour solicitations for all of them. Each gives every bucket 252 ports for each \
+         destination."
     ),
     key!(
         "nat",
@@ -412,16 +456,17 @@ pub const KEYS: &[Key] = &[
         List,
         required,
         "networks, such as \"10.0.0.0/8\"",
-        "Whose flows are translated; others are routed as they are."
+        "Whose flows are translated when they go from an inside to an outside interface. Others are routed as they \
+         are. At least one of each family of `address`."
     ),
     key!(
         "nat",
         "forward",
         List,
         None,
-        "texts such as \"tcp 198.51.100.10:443 to 10.0.0.5:8443\"",
-        "Services behind the firewall: connections to the first address, one of the cluster's, go to the second. tcp \
-         or udp, the port on both sides."
+        "texts such as \"tcp 198.51.100.10:443 to 10.0.0.5:8443\", tcp or udp",
+        "Services behind the firewall: connections to the first address and port, one of the cluster's outside \
+         ones, go to the second."
     ),
     key!(
         "sync",
@@ -429,16 +474,17 @@ pub const KEYS: &[Key] = &[
         Boolean,
         Some("true"),
         "true or false",
-        "Share connection state. Without a [sync] table it is off: every node then holds only its own connections."
+        "Share connection state. Without a `[sync]` table it is off. It may be switched on node by node; \
+         connections are safe when all have it."
     ),
     key!(
         "hooks",
         "on_change",
         List,
-        None,
-        "a program by its absolute path, and its arguments",
-        "Runs once for each event, one after the other, with RUDEL_EVENT, RUDEL_NODE, ... in its environment and the \
-         event as JSON on its standard input. Run without a shell."
+        otherwise "off",
+        "a program by its absolute path, and its arguments, such as [\"/usr/local/sbin/notify\", \"argument\"]",
+        "One run for each event, one after the other, with `RUDEL_EVENT`, `RUDEL_NODE`, … in the environment and \
+         the event as JSON on standard input. No shell."
     ),
     key!(
         "hooks",

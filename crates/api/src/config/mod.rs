@@ -11,6 +11,7 @@ mod error;
 mod keys;
 mod parse;
 mod reader;
+pub mod reference;
 mod values;
 
 use std::net::{IpAddr, SocketAddr};

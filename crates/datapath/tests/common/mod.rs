@@ -20,6 +20,7 @@ use rudel_datapath::{
     AttachMode, Border, HashMode, InterfaceOptions, LeaseUntil, Options, Side, ensure_bpffs,
 };
 use rustix::{
+    io::Errno,
     mount::{UnmountFlags, unmount},
     time::{ClockId, clock_gettime},
 };
@@ -91,7 +92,14 @@ impl Bpffs {
 
 impl Drop for Bpffs {
     fn drop(&mut self) {
-        let unmounted = unmount(&self.root, UnmountFlags::empty());
+        // Another test's child holds what was open here when it was forked, until it is another program.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let unmounted = loop {
+            match unmount(&self.root, UnmountFlags::empty()) {
+                Err(Errno::BUSY) if Instant::now() < deadline => std::thread::yield_now(),
+                done => break done,
+            }
+        };
         let removed = fs::remove_dir(&self.root);
         if !std::thread::panicking() {
             unmounted.expect("unmount the test's BPF file system");

@@ -207,6 +207,7 @@ fn systemd_starts_restarts_and_stops_the_unit_as_it_promises() {
         machine.run(&["systemctl", "reload", "rudeld"]).expect_err("a refused file");
         assert!(machine.journal().contains("colour"), "the journal says why");
         assert_eq!(machine.property("ActiveState"), "active");
+        machine.run(&["sed", "-i", "/colour/d", "/etc/rudel/rudel.toml"]).expect("it is mended");
     });
 
     // Its parent is: one that hangs is killed with all that it has started, and started again.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 use clap_mangen::roff::{Roff, bold, italic, roman};
+use rudel_api::config::reference::plain;
 use rudel_api::config::{Key, TABLES};
 
 use crate::Outcome;
@@ -64,11 +65,11 @@ fn configuration() -> Roff {
     ]);
     for table in TABLES {
         page.control("SH", [table.header().as_str()]);
-        page.text([roman(table.doc)]);
+        page.text([roman(plain(table.doc))]);
         for key in table.keys() {
             page.control("TP", []);
             page.text([bold(key.key), roman(format!(" = {}", key.kind.as_str()))]);
-            page.text([roman(format!("{} {}", limits(key), key.doc))]);
+            page.text([roman(format!("{} {}", limits(key), plain(key.doc)))]);
         }
     }
     page.control("SH", ["SEE ALSO"]);
@@ -76,13 +77,14 @@ fn configuration() -> Roff {
     page
 }
 
-/// "Required. 1 to 32 of a-z.", "Default 1. 1 to 32 nodes."
+/// "Required. Allowed: 1 to 32 of a-z.", "Default: 1. Allowed: 1 to 32 nodes."
 fn limits(key: &Key) -> String {
     let range = key.range;
     match key.default {
-        Some(default) => format!("Default {default}. Allowed: {range}."),
+        Some(default) => format!("Default: {default}. Allowed: {range}."),
         None if key.required => format!("Required. Allowed: {range}."),
-        None => format!("Allowed: {range}."),
+        None if key.otherwise.is_empty() => format!("Allowed: {range}."),
+        None => format!("Default: {}. Allowed: {range}.", plain(key.otherwise)),
     }
 }
 

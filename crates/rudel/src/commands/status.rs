@@ -134,11 +134,11 @@ fn headline(snapshot: &Snapshot, troubles: &[String], now: Timestamp, width: usi
         let text = format!("last change {}: {}", ago(event.at.age_at(now)), sentence(event));
         wrap(&text, width).iter().for_each(|line| out.push_str(&format!("{line}\n")));
     }
-    if let Some(reload) = &snapshot.reload {
-        if let Some(note) = reload.refusal() {
-            let text = format!("reload {}: {note}", ago(reload.at.age_at(now)));
-            wrap(&text, width).iter().for_each(|line| out.push_str(&format!("{}\n", paint(NOTE, line))));
-        }
+    if let Some(reload) = &snapshot.reload
+        && let Some(note) = reload.refusal()
+    {
+        let text = format!("reload {}: {note}", ago(reload.at.age_at(now)));
+        wrap(&text, width).iter().for_each(|line| out.push_str(&format!("{}\n", paint(NOTE, line))));
     }
     for trouble in troubles {
         for (i, line) in wrap(trouble, width.saturating_sub(2)).iter().enumerate() {

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::sysctl::Sysctl;
+use crate::advice::advised;
 
 /// The version of the file's form.
 const VERSION: u32 = 1;
@@ -49,7 +50,7 @@ pub enum Change {
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The file cannot be read or written.
-    #[error("cannot {action} the host journal {}: {source}", path.display())]
+    #[error("cannot {action} the host journal {}: {}", path.display(), advised(source))]
     Io {
         /// The journal.
         path: PathBuf,

@@ -16,6 +16,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::mac::MacAddr;
 use super::netlink::{Netlink, messages};
+use crate::advice::advised;
 
 /// The loopback interface has this index in every network namespace (the kernel's `LOOPBACK_IFINDEX`).
 pub const LOOPBACK_IFINDEX: u32 = 1;
@@ -51,21 +52,21 @@ pub struct Link {
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// There is none of that name.
-    #[error("there is no network interface {name:?}; `ip link` lists those that there are")]
+    #[error("there is no network interface {name:?}: see `ip link`, which lists those that there are")]
     NotFound {
         /// The name that was asked for.
         name: String,
     },
     /// It is there, but has no Ethernet address.
     #[error(
-        "network interface {name:?} is not an Ethernet interface: a cluster needs one with a MAC address"
+        "network interface {name:?} is not an Ethernet interface: a cluster needs one with a MAC address; name another in [[interface]]"
     )]
     NotEthernet {
         /// The name that was asked for.
         name: String,
     },
     /// The kernel could not be asked.
-    #[error("cannot look up network interface {name:?}: {source}")]
+    #[error("cannot look up network interface {name:?}: {}", advised(source))]
     Netlink {
         /// The name that was asked for.
         name: String,

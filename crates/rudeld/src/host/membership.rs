@@ -8,12 +8,13 @@ use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 
 use super::mac::{MacAddr, solicited_node_group};
 use super::packet::PacketSocket;
+use crate::advice::advised;
 
 /// Which membership could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum MembershipError {
     /// The NIC's address filter.
-    #[error("cannot make the interface accept frames to {mac}: {source}")]
+    #[error("cannot make the interface accept frames to {mac}: {}", advised(source))]
     ClusterMac {
         /// The cluster's MAC address.
         mac: MacAddr,
@@ -21,7 +22,7 @@ pub enum MembershipError {
         source: io::Error,
     },
     /// The IPv4 group that belongs to the cluster's MAC.
-    #[error("cannot join the group {group} of the cluster's MAC on the interface: {source}")]
+    #[error("cannot join the group {group} of the cluster's MAC on the interface: {}", advised(source))]
     IgmpGroup {
         /// The group.
         group: Ipv4Addr,

@@ -23,6 +23,8 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
+use crate::advice::advised;
+
 pub use journal::{Change, JournalError};
 pub use links::{Link, LinkError};
 pub use mac::{MacAddr, ParseMacError, solicited_node_group};
@@ -85,7 +87,7 @@ pub enum HostError {
         interface: String,
     },
     /// The addresses of this machine cannot be listed, or `lo` cannot be switched on.
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}: {}", advised(source))]
     Netlink {
         /// What was tried.
         action: &'static str,
@@ -93,7 +95,7 @@ pub enum HostError {
         source: io::Error,
     },
     /// An address cannot be put on `lo`.
-    #[error("cannot put {address} on lo: {source}{}", ipv6_hint(*address, source))]
+    #[error("cannot put {address} on lo: {}", on_lo(*address, source))]
     AddAddress {
         /// The address.
         address: IpAddr,
@@ -101,7 +103,7 @@ pub enum HostError {
         source: io::Error,
     },
     /// A kernel setting cannot be read or set.
-    #[error("cannot {action} {sysctl}: {source}")]
+    #[error("cannot {action} {sysctl}: {}", advised(source))]
     Sysctl {
         /// The setting's name.
         sysctl: String,
@@ -111,7 +113,7 @@ pub enum HostError {
         source: io::Error,
     },
     /// The cluster's table cannot be loaded.
-    #[error("cannot load the table {table} into nftables: {source}")]
+    #[error("cannot load the table {table} into nftables: {}", advised(source))]
     Table {
         /// Its name.
         table: String,
@@ -122,16 +124,16 @@ pub enum HostError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// Not everything could be restored. What is left is still in the journal.
-    #[error("not everything on this host could be restored: {}", .0.join("; "))]
+    #[error("not everything on this host could be restored: {}; put it right by hand, or start rudeld again, which tries", .0.join("; "))]
     Restore(Vec<String>),
 }
 
-fn ipv6_hint(address: IpAddr, source: &io::Error) -> &'static str {
+fn on_lo(address: IpAddr, source: &io::Error) -> String {
     match (address, source.raw_os_error()) {
         (IpAddr::V6(_), Some(libc::EACCES | libc::EOPNOTSUPP | libc::EAFNOSUPPORT | libc::EPERM)) => {
-            "; is IPv6 switched off on lo (net.ipv6.conf.lo.disable_ipv6)?"
+            format!("{source}; is IPv6 switched off on lo (net.ipv6.conf.lo.disable_ipv6)?")
         }
-        _ => "",
+        _ => advised(source),
     }
 }
 

@@ -136,7 +136,7 @@ fn r5_recordings_of_the_other_machine_keep_nobody_fenced() {
     let _ = hear_twin(&mut f, ME, 5, NodeState::Active);
     let (sender, mut recorded) = twin(&mut f, ME, 5, NodeState::Active);
     deaf(&mut recorded);
-    let mut run = |f: &mut Fixture, millis| {
+    let run = |f: &mut Fixture, millis| {
         for _ in 0..millis / INTERVAL {
             assert_eq!(f.receive(&sender, Message::Pulse(recorded.clone())).0, Ok(()));
             f.pass(INTERVAL);
