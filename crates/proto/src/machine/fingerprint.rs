@@ -208,7 +208,7 @@ impl Machine {
     fn fingerprint_of_peers<H: Hasher>(&self, origin: &Origin<'_>, state: &mut H) {
         state.write_usize(self.peers.len());
         for peer in self.peers.values() {
-            peer.identity.hash(state);
+            (peer.identity, peer.follows).hash(state);
             for contact in [peer.heard, peer.unproven] {
                 origin.maybe(contact.map(|contact| contact.at), state);
                 // What is older than that echoes nothing, and nothing older is on its way.

@@ -144,7 +144,9 @@ impl Machine {
             }
         };
         if replaces {
-            self.peers.insert(sender.id, fresh);
+            let follows = if other_host { None } else { peer.follows.max(Some(known.incarnation)) };
+            let follows = follows.filter(|run| *run > sender.incarnation);
+            self.peers.insert(sender.id, Peer { follows, ..fresh });
         }
         Ok(true)
     }

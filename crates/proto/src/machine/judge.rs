@@ -33,9 +33,10 @@ impl Machine {
         if identity.id == self.me.id {
             return identity.incarnation < self.me.incarnation;
         }
-        self.peers
-            .get(&identity.id)
-            .is_some_and(|peer| peer.identity.incarnation > identity.incarnation && peer.heard.is_some())
+        self.peers.get(&identity.id).is_some_and(|peer| {
+            let latest = peer.follows.max(Some(peer.identity.incarnation));
+            peer.identity != identity && latest >= Some(identity.incarnation) && peer.heard.is_some()
+        })
     }
 
     /// R5: no peer that we hear has heard it within T, and `quorum` nodes, this one included, report so.

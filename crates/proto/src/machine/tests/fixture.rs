@@ -304,9 +304,14 @@ impl Fixture {
 
     /// A peer's later run; it has not spoken yet.
     pub(super) fn restart(&mut self, name: &str) -> Identity {
+        let later = self.peers.get(name).expect("a peer that has spoken before").incarnation.0 + 1;
+        self.restart_as(name, later)
+    }
+
+    /// The same in a run of this number.
+    pub(super) fn restart_as(&mut self, name: &str, run: u64) -> Identity {
         let peer = self.peers.get_mut(name).expect("a peer that has spoken before");
-        peer.incarnation = Incarnation(peer.incarnation.0 + 1);
-        peer.sequence = 0;
+        (peer.incarnation, peer.sequence) = (Incarnation(run), 0);
         Identity { id: id(name), incarnation: peer.incarnation }
     }
 

@@ -163,6 +163,23 @@ fn r5_a_higher_incarnation_expires_the_lower_one_at_once() {
 }
 
 #[test]
+fn r5_a_lower_run_that_is_proved_alive_ends_the_higher_one() {
+    // x has lost its count, and its clock was set back: its next run is lower than the one that died. With a quorum of
+    // two, nobody else could report the silence of that one.
+    let mut f = Fixture::quorum_of(2, &[ME, "x"]);
+    f.hear("x", |_| {});
+    let former = f.restart("x");
+    f.hear("x", joining(view_id(1, "x")));
+    assert!(f.machine.view().is_some_and(|view| view.names(former)));
+    f.pass(TIMEOUT + INTERVAL);
+    let lower = f.restart_as("x", former.incarnation.0 - 2);
+    f.run_saying(4 * INTERVAL, &["x"], |_, pulse| joining(view_id(1, "x"))(pulse));
+    let view = f.machine.view().expect("a view");
+    assert!(view.names(lower) && !view.names(former));
+    assert!(f.machine.is_settled(), "the higher run owes nothing");
+}
+
+#[test]
 fn r5_an_earlier_run_is_rejected() {
     let mut f = Fixture::member_of(&[ME, "x"]);
     f.restart("x");
