@@ -23,6 +23,7 @@ use aya::{
 
 use crate::{
     abi::{ASIDE_BYTES_MAX, AsideHead},
+    checksum::{checksum, fold, sum},
     error::{Error, Result},
     pins::open_pinned,
     refusal::map_error,
@@ -76,7 +77,7 @@ impl Segment {
         let head = sum(&ends) + u32::from(PROTOCOL_TCP) + sum(&length.to_be_bytes());
         let field = CHECKSUM_AT..CHECKSUM_AT + 2;
         if segment.get(field.clone()) == Some(&fold(head).to_be_bytes()) {
-            let checksum = !fold(sum(segment));
+            let checksum = checksum(sum(segment));
             segment[field].copy_from_slice(&checksum.to_be_bytes());
         }
     }
@@ -111,19 +112,6 @@ impl Headers {
         let (transport_at, end) = (ETHERNET_BYTES + header_bytes, ETHERNET_BYTES + bytes);
         (protocol == PROTOCOL_TCP && transport_at <= end).then_some(Self { from, to, transport_at, end })
     }
-}
-
-/// The sum of RFC 1071, not yet folded: of less than 64 kB.
-fn sum(bytes: &[u8]) -> u32 {
-    let pairs = bytes.chunks(2);
-    pairs.map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))).sum()
-}
-
-fn fold(mut sum: u32) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
 }
 
 /// Reads what the filters of a node set aside. One reader at a time: a second one takes the rings over.

@@ -32,6 +32,7 @@ mod aside;
 pub mod border;
 #[cfg(feature = "xdp")]
 mod bpffs;
+pub mod checksum;
 mod counters;
 #[cfg(feature = "xdp")]
 mod device;

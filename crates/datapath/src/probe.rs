@@ -8,7 +8,10 @@ use std::{
     net::IpAddr,
 };
 
-use crate::abi::ProbeBody;
+use crate::{
+    abi::ProbeBody,
+    checksum::{checksum, sum},
+};
 
 /// The UDP port that probes go to and come from. Not that of heartbeats: what is done to those makes no node deaf.
 pub const PORT: u16 = 7442;
@@ -64,7 +67,7 @@ impl Probe {
                 header.extend([0, 0, 0x40, 0, HOPS, UDP, 0, 0]);
                 header.extend(source(way));
                 header.extend(to.octets());
-                let sum = checksum(0, &header);
+                let sum = checksum(sum(&header));
                 header[10..12].copy_from_slice(&sum.to_be_bytes());
                 frame.extend(header);
             }
@@ -103,7 +106,7 @@ impl Probe {
             IpAddr::V4(to) => pseudo.extend(to.octets()),
             IpAddr::V6(to) => pseudo.extend(to.octets()),
         }
-        let sum = match checksum(u32::from(UDP) + u32::from(length) + sum_of(&pseudo), &udp) {
+        let sum = match checksum(u32::from(UDP) + u32::from(length) + sum(&pseudo) + sum(&udp)) {
             0 => 0xffff,
             sum => sum,
         };
@@ -119,19 +122,6 @@ fn source(way: &Way) -> Vec<u8> {
         (IpAddr::V6(_), Some(IpAddr::V6(from))) => from.octets().to_vec(),
         (IpAddr::V6(_), _) => vec![0; 16],
     }
-}
-
-fn sum_of(bytes: &[u8]) -> u32 {
-    bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum()
-}
-
-/// The Internet checksum, RFC 1071.
-fn checksum(begin: u32, bytes: &[u8]) -> u16 {
-    let mut sum = begin + sum_of(bytes);
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }
 
 #[cfg(test)]
@@ -192,10 +182,10 @@ mod tests {
             ("fe80::1", "2001:db8::10", 14..14, 54),
         ] {
             let frame = PROBE.frame(&way(from, to));
-            assert_eq!(checksum(0, &frame[ip]) & if udp == 34 { 0xffff } else { 0 }, 0);
+            assert_eq!(checksum(sum(&frame[ip])) & if udp == 34 { 0xffff } else { 0 }, 0);
             let addresses = if udp == 34 { 26..34 } else { 22..54 };
-            let pseudo = sum_of(&frame[addresses]) + 17 + 52;
-            assert_eq!(checksum(pseudo, &frame[udp..]), 0, "{from} to {to}");
+            let pseudo = sum(&frame[addresses]) + 17 + 52;
+            assert_eq!(checksum(pseudo + sum(&frame[udp..])), 0, "{from} to {to}");
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rudel_api::check::{self, Asker, ClaimSeen, InterfaceSight, Querier};
 use rudel_api::config::MacAddress;
+use rudel_datapath::checksum::{checksum, sum};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::clock::monotonic_ns;
@@ -249,23 +250,14 @@ fn echo(own_mac: MacAddr, gateway_mac: MacAddr, cluster: Ipv4Addr, gateway: Ipv4
     let mut header = vec![0x45, 0, 0, 28, 0, 0, 0x40, 0, 64, 1, 0, 0];
     header.extend(cluster.octets());
     header.extend(gateway.octets());
-    let sum = checksum(&header);
-    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    let check = checksum(sum(&header));
+    header[10..12].copy_from_slice(&check.to_be_bytes());
     let mut icmp = vec![8, 0, 0, 0, 0x72, 0x75, 0, 1];
-    let sum = checksum(&icmp);
-    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    let check = checksum(sum(&icmp));
+    icmp[2..4].copy_from_slice(&check.to_be_bytes());
     frame.extend(header);
     frame.extend(icmp);
     frame
-}
-
-/// The Internet checksum, RFC 1071, of an even number of bytes.
-fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }
 
 /// The routers that IPv4 leaves by through an interface, of which the kernel knows the MAC.
@@ -344,7 +336,7 @@ mod tests {
         let frame = echo(own, router, Ipv4Addr::new(192, 0, 2, 10), Ipv4Addr::new(192, 0, 2, 1));
         assert_eq!(frame.len(), 14 + 20 + 8);
         assert_eq!(frame[..14], [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 7, 8, 0]);
-        assert_eq!((checksum(&frame[14..34]), checksum(&frame[34..])), (0, 0));
+        assert_eq!((checksum(sum(&frame[14..34])), checksum(sum(&frame[34..]))), (0, 0));
         assert_eq!(frame[26..34], [192, 0, 2, 10, 192, 0, 2, 1]);
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::Ipv6Addr;
 
+use rudel_datapath::checksum::{self, sum};
 use socket2::SockFilter;
 
 use super::ethernet::{ETHERTYPE_IPV6, HEADER_LEN, Header};
@@ -221,21 +222,9 @@ fn link_layer_options(mut options: &[u8]) -> Result<(Option<MacAddr>, Option<Mac
 /// The Internet checksum over pseudo-header and message: what is to be written where it was zero, and 0 over a message
 /// whose checksum is right.
 fn checksum(source: Ipv6Addr, destination: Ipv6Addr, icmp: &[u8]) -> u16 {
-    let words = |bytes: &[u8]| {
-        bytes
-            .chunks(2)
-            .map(|pair| u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)])))
-            .sum::<u64>()
-    };
-    let mut sum = words(&source.octets())
-        + words(&destination.octets())
-        + icmp.len() as u64
-        + u64::from(NEXT_HEADER_ICMPV6)
-        + words(icmp);
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
+    let head = sum(&source.octets()) + sum(&destination.octets()) + u32::from(NEXT_HEADER_ICMPV6);
+    // A frame holds no more than 64 kB.
+    checksum::checksum(head + icmp.len() as u32 + sum(icmp))
 }
 
 /// A whole frame with one neighbour message and at most one link-layer option.
