@@ -66,9 +66,7 @@ impl Watch {
     /// owned, here or by somebody who is heard. On a router, what a view gives this node is watched until then, too.
     pub fn look(&mut self, machine: &Machine, now: Time) -> Option<BucketTable> {
         let me = machine.me().id;
-        let mine = machine
-            .view()
-            .map_or(BucketSet::EMPTY, |view| BucketSet::from_fn(|bucket| view.owners[bucket] == Some(me)));
+        let mine = machine.view().map_or(BucketSet::EMPTY, |view| view.owned_by(me));
         let awaited = if self.moves { mine } else { self.watched & mine };
         let watched = machine.unheard(now) | awaited;
         let watched = watched - self.table.owned - self.table.kept;

@@ -56,18 +56,8 @@ impl Reading {
 
 /// A configuration that this host can follow, and what was opened for it. Dropped, it has never been.
 pub struct Prepared {
-    /// The configuration.
-    pub config: Config,
-    /// This node's name.
-    pub node: NodeName,
-    /// The cluster's keys.
-    pub keys: Keys,
-    /// What tells the keys from others.
-    pub fingerprints: Vec<String>,
-    /// The seed of the flow hash.
-    pub seed: u32,
-    /// The interfaces that cluster traffic comes in by.
-    pub cluster_links: Vec<ClusterLink>,
+    /// The configuration, and what it means here.
+    pub reading: Reading,
     /// The interfaces that heartbeats go by.
     pub heartbeat_links: Vec<Link>,
     /// A socket on each of them.
@@ -79,32 +69,22 @@ pub struct Prepared {
 impl Prepared {
     /// Reads the configuration and looks at the host.
     pub fn new(options: &Options) -> Result<Self, DaemonError> {
-        let Reading { config, node, keys, fingerprints, seed, cluster_links } = Reading::new(options)?;
-        let heartbeat_links = find_heartbeat_links(&config)?;
+        let reading = Reading::new(options)?;
+        let heartbeat_links = find_heartbeat_links(&reading.config)?;
         privilege::check().map_err(failed)?;
-        let heartbeats = open_heartbeats(&config)?;
-        let state_links = sharing::open_links(&config)?;
-        Ok(Prepared {
-            config,
-            node,
-            keys,
-            fingerprints,
-            seed,
-            cluster_links,
-            heartbeat_links,
-            heartbeats,
-            state_links,
-        })
+        let heartbeats = open_heartbeats(&reading.config)?;
+        let state_links = sharing::open_links(&reading.config)?;
+        Ok(Prepared { reading, heartbeat_links, heartbeats, state_links })
     }
 
     /// What the protocol is told of all this.
     pub fn protocol(&self) -> rudel_proto::Config {
-        let config = &self.config;
+        let Reading { config, node, seed, .. } = &self.reading;
         rudel_proto::Config {
             cluster: config.cluster.name.clone(),
-            name: self.node.clone(),
+            name: node.clone(),
             host: host_number(&self.heartbeat_links),
-            digest: config_digest(config, self.seed),
+            digest: config_digest(config, *seed),
             quorum: config.cluster.quorum,
             timeout: config.heartbeat.timeout,
             interval: config.heartbeat.interval,
@@ -115,9 +95,10 @@ impl Prepared {
 
     /// What a successor must find as it was.
     pub fn household(&self) -> Household {
+        let heartbeat = &self.reading.config.heartbeat;
         Household {
-            group: self.config.heartbeat.group.to_string(),
-            links: self.config.heartbeat.interfaces.iter().map(ToString::to_string).collect(),
+            group: heartbeat.group.to_string(),
+            links: heartbeat.interfaces.iter().map(ToString::to_string).collect(),
             ..Household::default()
         }
     }
@@ -125,9 +106,10 @@ impl Prepared {
     /// Does what can be done beside a daemon that works, so that its successor is quick and does not fail.
     /// What is pinned is opened twice: for the pulse thread, and with the filters loaded, to attach them.
     pub fn rehearse(&self, pin_dir: &Path, bpffs: &Path) -> Result<(Xdp, Xdp), SetupError> {
-        let mut ahead = HostSetup::open(&self.config, pin_dir, bpffs)?;
-        HostSetup::rehearse(&self.config, &mut ahead, &self.cluster_links, self.seed)?;
-        Ok((HostSetup::open(&self.config, pin_dir, bpffs)?, ahead))
+        let Reading { config, cluster_links, seed, .. } = &self.reading;
+        let mut ahead = HostSetup::open(config, pin_dir, bpffs)?;
+        HostSetup::rehearse(config, &mut ahead, cluster_links, *seed)?;
+        Ok((HostSetup::open(config, pin_dir, bpffs)?, ahead))
     }
 
     /// The addresses of this host that its heartbeats may come from.

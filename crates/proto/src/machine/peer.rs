@@ -22,7 +22,7 @@ pub(super) struct Peer {
     pub(super) identity: Identity,
     pub(super) name: NodeName,
     pub(super) host: u64,
-    /// R5.1: the highest of its runs that this one has followed although it is lower: the node has lost its count.
+    /// R5.5: the highest of its runs that this one has followed although it is lower: the node has lost its count.
     pub(super) follows: Option<Incarnation>,
     /// Its last pulse that echoed one of ours: it was alive then, and hears us.
     pub(super) heard: Option<Contact>,
