@@ -11,40 +11,13 @@
 mod common;
 
 use std::io::Read as _;
-use std::net::SocketAddr;
 use std::process::{Child, Stdio};
 
-use common::{at, cluster, https, ms, root, say, second};
-use rudel_lab::service::LASTING_PORT;
-use rudel_lab::session::{Session, Sessions};
-use rudel_lab::{Lab, Settings, VIP4, VIP6, status, wait_until};
+use common::{assert_none_lost, at, cluster, https, lasting, lost, root, say, second, sessions};
+use rudel_lab::{Lab, Settings, status, wait_until};
 use serde_json::Value;
 
 const ALL: [&str; 3] = ["n1", "n2", "n3"];
-
-fn flows(lab: &Lab, port: u16, count: u16) -> Vec<(SocketAddr, SocketAddr)> {
-    (0..count)
-        .map(|i| {
-            let vip = if i % 2 == 0 { VIP4 } else { VIP6 };
-            let host = u8::try_from(i % 250).expect("below 250");
-            (at(lab.client().source(vip, 6, host), port + i), at(vip, LASTING_PORT))
-        })
-        .collect()
-}
-
-fn sessions(lab: &Lab, port: u16, count: u16) -> Sessions {
-    let sessions = Sessions::start(lab.client().namespace(), &flows(lab, port, count), ms(100));
-    sessions.wait_rounds(3).expect("connections that are answered");
-    sessions
-}
-
-fn lost(sessions: &[Session]) -> Vec<String> {
-    let lost = |s: &Session| {
-        let (why, after) = s.lost.clone()?;
-        Some(format!("{} -> {} at {}: {why} after {after:?}", s.source, s.target, s.node))
-    };
-    sessions.iter().filter_map(lost).collect()
-}
 
 /// Who would own each bucket, as `rudel plan` says on a node.
 fn plan(lab: &Lab, node: &str, weight: &str) -> status::Owners {
@@ -109,7 +82,7 @@ fn change(lab: &Lab, node: &str, planned: &str, command: &[&str]) -> String {
 /// Which nodes answer new connections.
 fn answering(lab: &Lab, port: u16) -> Vec<String> {
     let flows: Vec<_> =
-        flows(lab, port, 60).into_iter().map(|(source, target)| (source, at(target.ip(), 80))).collect();
+        lasting(lab, port, 60).into_iter().map(|(source, target)| (source, at(target.ip(), 80))).collect();
     let mut names = https(lab, &flows);
     names.sort();
     names.dedup();
@@ -120,7 +93,7 @@ fn answering(lab: &Lab, port: u16) -> Vec<String> {
 fn draining_undraining_and_weighing_loses_no_connection_and_gives_the_shares_that_were_planned() {
     let Some(_serial) = root() else { return };
     let lab = cluster(3, Settings::default());
-    let open = sessions(&lab, 30_000, 100);
+    let open = sessions(&lab, &lasting(&lab, 30_000, 100));
 
     // By its own tool, and by another's.
     let said = change(&lab, "n2", "n2=0", &["drain"]);
@@ -165,14 +138,7 @@ fn draining_undraining_and_weighing_loses_no_connection_and_gives_the_shares_tha
     change(&lab, "n3", "n2=0", &["weight", "0", "--node", "n2"]);
     open.wait_rounds(5).expect("answers after the third");
     change(&lab, "n2", "n2=100", &["weight", "100"]);
-    open.wait_rounds(5).expect("answers at the end");
-
-    let ended = open.finish().expect("sessions");
-    let lost = lost(&ended);
-    let slowest = ended.iter().map(|s| s.slowest).max().unwrap_or_default();
-    let answers: usize = ended.iter().map(|s| s.answers).sum();
-    say(&format!("{} connections, {answers} answers, {} lost, slowest {slowest:?}", ended.len(), lost.len()));
-    assert!(lost.is_empty(), "{} lost:\n{}", lost.len(), lost.join("\n"));
+    assert_none_lost(open);
 }
 
 /// A `rudel drain --wait` that runs beside the test; killed when dropped.
@@ -225,8 +191,8 @@ fn wait_for_connections(lab: &Lab, asked: &str, node: &str) -> u64 {
 fn drain_wait_returns_when_the_last_connection_has_ended_and_the_drain_ends_with_the_daemon() {
     let Some(_serial) = root() else { return };
     let mut lab = cluster(3, Settings::default());
-    let early = sessions(&lab, 30_000, 60);
-    let late = sessions(&lab, 31_000, 60);
+    let early = sessions(&lab, &lasting(&lab, 30_000, 60));
+    let late = sessions(&lab, &lasting(&lab, 31_000, 60));
     let mut here = Waiting::start(&lab, "n2", &["drain", "--wait"]);
     let left = wait_for_connections(&lab, "n1", "n2");
     let mut there = Waiting::start(&lab, "n1", &["drain", "--wait", "--json", "--node", "n2"]);
@@ -282,7 +248,7 @@ fn a_drain_ends_with_its_time_out_and_says_what_it_cut_off() {
     if let Err(error) = lab.start() {
         panic!("the cluster does not start: {error:#}");
     }
-    let open = sessions(&lab, 30_000, 40);
+    let open = sessions(&lab, &lasting(&lab, 30_000, 40));
     let waiting = Waiting::start(&lab, "n1", &["drain", "--wait", "--node", "n2"]);
     let (code, stdout, stderr) = waiting.end();
     let ended = open.finish().expect("sessions");

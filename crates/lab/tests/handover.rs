@@ -17,36 +17,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{at, cluster, ms, prober, root, say, second};
+use common::{cluster, lasting, lost, ms, prober, root, say, second, sessions};
 use rudel_lab::line::Line;
-use rudel_lab::service::LASTING_PORT;
-use rudel_lab::session::{Session, Sessions};
 use rudel_lab::{Lab, Settings, VIP4, VIP6, rudeld, status, wait_until};
-
-fn flows(lab: &Lab, count: u16) -> Vec<(SocketAddr, SocketAddr)> {
-    (0..count)
-        .map(|i| {
-            let vip = if i % 2 == 0 { VIP4 } else { VIP6 };
-            let host = u8::try_from(i % 250).expect("below 250");
-            (at(lab.client().source(vip, 5, host), 30_000 + i), at(vip, LASTING_PORT))
-        })
-        .collect()
-}
-
-fn sessions(lab: &Lab, count: u16) -> Sessions {
-    let sessions = Sessions::start(lab.client().namespace(), &flows(lab, count), ms(100));
-    sessions.wait_rounds(3).expect("connections that are answered");
-    sessions
-}
-
-fn lost(sessions: &[Session]) -> Vec<String> {
-    sessions
-        .iter()
-        .filter_map(|s| {
-            s.lost.as_ref().map(|(why, _)| format!("{} -> {} at {}: {why}", s.source, s.target, s.node))
-        })
-        .collect()
-}
 
 /// Where the nodes' program is installed.
 fn program(lab: &Lab) -> PathBuf {
@@ -100,7 +73,7 @@ fn rolling_change(syncookies: &str) {
     let patient = Settings { timeout: second(5), interval: Some(ms(100)), ..Settings::default() };
     let mut lab = cluster_with_syncookies(syncookies, patient);
     let three = ["n1", "n2", "n3"];
-    let before = sessions(&lab, 200);
+    let before = sessions(&lab, &lasting(&lab, 30_000, 200));
     let newcomers = prober(&lab);
     newcomers.wait_answers(100).expect("answers");
     let rounds = |what: &str| before.wait_rounds(3).unwrap_or_else(|error| panic!("{what}: {error:#}"));
@@ -118,7 +91,7 @@ fn rolling_change(syncookies: &str) {
     assert!(kept > 0, "somebody must keep connections of the buckets that n4 got");
 
     // And leaves again while the others still keep what they gave it: the buckets come home.
-    let late = sessions_from(&lab, 31_000, 40);
+    let late = lasting(&lab, 31_000, 40);
     stop_when_drained(&mut lab, "n4", &late);
     lab.wait_at_rest(&three).expect("three again");
     rounds("after the leave");
@@ -185,18 +158,9 @@ fn rolling_change(syncookies: &str) {
     assert!(newcomers.failed().is_empty(), "{}", newcomers.failures());
 }
 
-/// Connections from other ports than [`sessions`] uses.
-fn sessions_from(lab: &Lab, port: u16, count: u16) -> Vec<(SocketAddr, SocketAddr)> {
-    flows(lab, count)
-        .into_iter()
-        .map(|(source, target)| (at(source.ip(), source.port() - 30_000 + port), target))
-        .collect()
-}
-
 /// A leaver serves its connections to their end: it must stay while there are any, and go when the last has ended.
 fn stop_when_drained(lab: &mut Lab, name: &str, flows: &[(SocketAddr, SocketAddr)]) {
-    let open = Sessions::start(lab.client().namespace(), flows, ms(100));
-    open.wait_rounds(3).expect("connections that are answered");
+    let open = sessions(lab, flows);
     lab.node_mut(name).daemon().signal(libc::SIGTERM).expect("SIGTERM");
     wait_until(second(10), "the leaver to have given its buckets up", || {
         let status = lab.node(name).status().map_err(|error| error.to_string())?;
@@ -241,7 +205,7 @@ fn a_rolling_change_loses_no_connection_with_syn_cookies() {
 /// a reset, which is one round trip. A client that had to send it again would have waited for a time-out.
 fn kill_9(syncookies: &str) {
     let mut lab = cluster_with_syncookies(syncookies, Settings::default());
-    let flows = flows(&lab, 120);
+    let flows = lasting(&lab, 30_000, 120);
     let open = |lab: &Lab| {
         let client = lab.client();
         let open = || flows.iter().map(|(source, target)| Line::open(*source, *target)).collect::<Vec<_>>();
@@ -296,7 +260,7 @@ fn after_kill_9_connections_made_by_syn_cookies_are_reset_on_the_first_segment_a
 fn connections_of_a_killed_node_are_reset_and_no_others() {
     let Some(_serial) = root() else { return };
     let mut lab = cluster(3, Settings::default());
-    let open = sessions(&lab, 100);
+    let open = sessions(&lab, &lasting(&lab, 30_000, 100));
     lab.power_off("n2").expect("n2 dies");
     lab.wait_at_rest(&["n1", "n3"]).expect("the others go on");
     open.wait_rounds(3).expect("answers of the others");

@@ -2,14 +2,11 @@
 
 mod common;
 
-use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use common::{at, ms, root, say, second};
-use rudel_lab::service::LASTING_PORT;
-use rudel_lab::session::Sessions;
-use rudel_lab::{Lab, VIP4, VIP6, wait_until};
+use common::{lasting, lost, root, say, second, sessions};
+use rudel_lab::{Lab, wait_until};
 
 /// What systemd has been told since the last look, one text for each datagram.
 fn told(socket: &UnixDatagram) -> Vec<String> {
@@ -41,18 +38,8 @@ fn a_leave_that_waits_for_connections_tells_how_many_are_left() {
     lab.wait_answering().expect("answers");
     assert!(told(&systemd).iter().any(|text| text.contains("READY=1")));
 
-    let flows: Vec<(SocketAddr, SocketAddr)> = (0..60)
-        .map(|i: u16| {
-            let vip = if i.is_multiple_of(2) { VIP4 } else { VIP6 };
-            (at(lab.client().source(vip, 6, i as u8), 30_000 + i), at(vip, LASTING_PORT))
-        })
-        .collect();
-    let open = |flows: &[(SocketAddr, SocketAddr)]| {
-        let sessions = Sessions::start(lab.client().namespace(), flows, ms(100));
-        sessions.wait_rounds(3).expect("connections that are answered");
-        sessions
-    };
-    let (early, late) = (open(&flows[..30]), open(&flows[30..]));
+    let flows = lasting(&lab, 30_000, 60);
+    let (early, late) = (sessions(&lab, &flows[..30]), sessions(&lab, &flows[30..]));
     lab.node_mut("n2").daemon().signal(libc::SIGTERM).expect("SIGTERM");
 
     let mut heard = Vec::new();
@@ -89,7 +76,7 @@ fn a_leave_that_waits_for_connections_tells_how_many_are_left() {
     let rest = late.finish().expect("sessions");
     let status = lab.node_mut("n2").daemon().wait(second(20)).expect("it ends with the last connection");
     assert!(status.success(), "{status}");
-    assert!(gone.iter().chain(&rest).all(|session| session.lost.is_none()), "none was lost");
+    assert_eq!([lost(&gone), lost(&rest)], [const { Vec::<String>::new() }; 2]);
 
     let of_n2 = gone.iter().chain(&rest).filter(|session| session.node == "n2").count();
     assert_eq!(u32::try_from(of_n2).ok(), Some(all), "every connection of n2 was counted");

@@ -12,15 +12,13 @@
 mod common;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Output;
 use std::time::Duration;
 
-use common::{at, ms, prober, root, say, second};
-use rudel_lab::service::LASTING_PORT;
-use rudel_lab::session::Sessions;
-use rudel_lab::{Lab, Settings, VIP4, VIP6, status, wait_until};
+use common::{assert_none_lost, lasting, prober, root, say, second, sessions};
+use rudel_lab::{Lab, Settings, status, wait_until};
 use serde_json::Value;
 
 const ALL: [&str; 3] = ["n1", "n2", "n3"];
@@ -104,25 +102,11 @@ fn assert_calm(lab: &Lab) {
     }
 }
 
-/// Connections that stay open, of both families.
-fn sessions(lab: &Lab) -> Sessions {
-    let flows: Vec<(SocketAddr, SocketAddr)> = (0..60_u16)
-        .map(|i| {
-            let vip = if i % 2 == 0 { VIP4 } else { VIP6 };
-            let host = u8::try_from(i).expect("below 250");
-            (at(lab.client().source(vip, 5, host), 30_000 + i), at(vip, LASTING_PORT))
-        })
-        .collect();
-    let sessions = Sessions::start(lab.client().namespace(), &flows, ms(100));
-    sessions.wait_rounds(2).expect("connections that are answered");
-    sessions
-}
-
 #[test]
 fn weights_hooks_checks_and_the_drain_time_out_change_while_the_cluster_serves() {
     let Some(_serial) = root() else { return };
     let mut lab = cluster();
-    let open = sessions(&lab);
+    let open = sessions(&lab, &lasting(&lab, 30_000, 60));
     let traffic = prober(&lab);
     traffic.wait_answers(200).expect("answers before");
 
@@ -179,12 +163,9 @@ fn weights_hooks_checks_and_the_drain_time_out_change_while_the_cluster_serves()
     wait(&lab, "n1", "its weight", |seen| seen["nodes"][0]["weight"] == 80);
 
     traffic.wait_answers(200).expect("answers at the end");
-    open.wait_rounds(3).expect("answers on what was opened first");
     let report = traffic.finish().expect("a report");
     assert!(report.failed().is_empty(), "{}", report.failures());
-    let ended = open.finish().expect("sessions");
-    let lost: Vec<_> = ended.iter().filter(|session| session.lost.is_some()).collect();
-    assert!(lost.is_empty(), "{lost:#?}");
+    let ended = assert_none_lost(open);
     say(&format!(
         "{} connections one after the other, slowest {:?}; 0 of {} that stayed lost",
         report.total(),

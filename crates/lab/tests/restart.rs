@@ -13,14 +13,11 @@ mod common;
 mod systemd;
 
 use std::fs;
-use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
-use common::{at, audited, cluster, epochs, ms, root, say, second};
-use rudel_lab::service::LASTING_PORT;
-use rudel_lab::session::Sessions;
-use rudel_lab::{Lab, Settings, VIP4, VIP6, hang_thread, rudeld, wait_until};
+use common::{assert_none_lost, audited, cluster, epochs, lasting, ms, root, say, second, sessions};
+use rudel_lab::{Lab, Settings, hang_thread, rudeld, wait_until};
 
 const ALL: [&str; 3] = ["n1", "n2", "n3"];
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -28,28 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A lease that a new process reaches however busy the machine is.
 fn patient(timeout: u64) -> Settings {
     Settings { timeout: second(timeout), interval: Some(ms(100)), ..Settings::default() }
-}
-
-fn sessions(lab: &Lab) -> Sessions {
-    let flows: Vec<(SocketAddr, SocketAddr)> = (0..100_u16)
-        .map(|i| {
-            let vip = if i % 2 == 0 { VIP4 } else { VIP6 };
-            let host = u8::try_from(i).expect("below 250");
-            (at(lab.client().source(vip, 5, host), 30_000 + i), at(vip, LASTING_PORT))
-        })
-        .collect();
-    let sessions = Sessions::start(lab.client().namespace(), &flows, ms(100));
-    sessions.wait_rounds(3).expect("connections that are answered");
-    sessions
-}
-
-fn assert_none_lost(sessions: Sessions) {
-    sessions.wait_rounds(5).expect("answers afterwards");
-    let ended = sessions.finish().expect("sessions");
-    let slowest = ended.iter().map(|s| s.slowest).max().unwrap_or_default();
-    let lost: Vec<_> = ended.iter().filter(|s| s.lost.is_some()).collect();
-    say(&format!("{} connections, {} lost, slowest answer {slowest:?}", ended.len(), lost.len()));
-    assert!(lost.is_empty(), "{lost:#?}");
 }
 
 fn restarts(lab: &Lab, name: &str) -> Result<u64, String> {
@@ -84,7 +59,7 @@ fn kill(pid: u32, signal: &str) {
 fn unnoticed<T>(lab: &mut Lab, story: impl FnOnce(&mut Lab) -> T) -> T {
     let owners = lab.wait_at_rest(&ALL).expect("at rest");
     let views = epochs(lab, &ALL);
-    let open = sessions(lab);
+    let open = sessions(lab, &lasting(lab, 30_000, 100));
     let (told, tally) = audited(lab, story);
     assert_none_lost(open);
     assert_eq!(tally.repeated, [], "answered twice, of {} queries", tally.sent);
@@ -282,7 +257,7 @@ fn a_weight_and_a_drain_outlive_the_daemon() {
         lab.node(name).rudel(&["restart"]).expect("rudel restart");
     }
     // The interval is a tenth of a second: what they say now, the others have heard twenty times.
-    let open = sessions(&lab);
+    let open = sessions(&lab, &lasting(&lab, 30_000, 100));
     open.wait_rounds(20).expect("answers");
     drop(open);
     assert_eq!(epochs(&lab, &ALL), views);

@@ -12,7 +12,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{at, ms, root, second};
 use rudel_lab::router::{Direction, Router, Servers, echo, forwarded, invalid, transfer};
@@ -388,11 +388,21 @@ fn a_host_whose_nft_takes_its_time_is_served_and_left_in_good_order() {
     lab.node_mut("n2").daemon().signal(libc::SIGTERM).expect("SIGTERM");
     lab.wait_at_rest(&["n1"]).expect("n1 has the whole share");
 
-    // And takes everything down, however long that takes: four times what a daemon that hangs is left.
+    // And takes everything down, however long that takes.
     may("remove", false);
     may("list", true);
     wait_asked("remove");
-    std::thread::sleep(second(8));
+    let begun = Instant::now();
+    wait_until(second(60), "four times what a daemon that hangs is left", || {
+        assert_eq!(
+            lab.node_mut("n2").daemon().try_wait(),
+            None,
+            "it must not leave before its table has gone"
+        );
+        let waited = begun.elapsed();
+        if waited > second(8) { Ok(()) } else { Err(format!("{waited:?} so far")) }
+    })
+    .expect("time passes");
     may("remove", true);
     wait_end(&mut lab);
     let mut command = lab.node("n2").namespace().command("nft").expect("a namespace");

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rudel_lab::probe::{Audit, Lane, Plan, Prober, Question, Tally};
+use rudel_lab::service::LASTING_PORT;
+use rudel_lab::session::{Session, Sessions};
 use rudel_lab::{Lab, Settings, VIP4, VIP6, client, store};
 
 /// The right to run a lab: one at a time on a machine, as root. `None`, said aloud, if the test has to be skipped.
@@ -89,6 +91,44 @@ fn ask_all(
 
 pub(crate) fn at(address: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(address, port)
+}
+
+/// Long-lived connections of both families to be opened, each from a port of its own from `port` on.
+pub(crate) fn lasting(lab: &Lab, port: u16, count: u16) -> Vec<(SocketAddr, SocketAddr)> {
+    (0..count)
+        .map(|i| {
+            let vip = if i.is_multiple_of(2) { VIP4 } else { VIP6 };
+            let host = u8::try_from(i % 250).expect("below 250");
+            (at(lab.client().source(vip, 5, host), port + i), at(vip, LASTING_PORT))
+        })
+        .collect()
+}
+
+/// Connections that are open and answered, and are asked on ten times a second.
+pub(crate) fn sessions(lab: &Lab, flows: &[(SocketAddr, SocketAddr)]) -> Sessions {
+    let sessions = Sessions::start(lab.client().namespace(), flows, ms(100));
+    sessions.wait_rounds(3).expect("connections that are answered");
+    sessions
+}
+
+/// Which of them were lost, and how.
+pub(crate) fn lost(ended: &[Session]) -> Vec<String> {
+    let lost = |s: &Session| {
+        let (why, after) = s.lost.as_ref()?;
+        Some(format!("{} -> {} at {}: {why} after {after:?}", s.source, s.target, s.node))
+    };
+    ended.iter().filter_map(lost).collect()
+}
+
+/// Ends them, after they have been answered for some rounds more; none may have been lost.
+pub(crate) fn assert_none_lost(sessions: Sessions) -> Vec<Session> {
+    sessions.wait_rounds(5).expect("answers afterwards");
+    let ended = sessions.finish().expect("sessions");
+    let slowest = ended.iter().map(|s| s.slowest).max().unwrap_or_default();
+    let lost = lost(&ended);
+    say(&format!("{} connections, {} lost, slowest answer {slowest:?}", ended.len(), lost.len()));
+    assert!(lost.is_empty(), "{} lost:\n{}", lost.len(), lost.join("\n"));
+    ended
 }
 
 /// New HTTP connections of both families from 64 addresses, one every two milliseconds.

@@ -219,7 +219,7 @@ fn systemd_starts_restarts_and_stops_the_unit_as_it_promises() {
     assert_ne!(machine.property("MainPID"), main);
 
     // A stop waits for its connections, and says so, for longer than TimeoutStopSec.
-    let open = sessions(&lab);
+    let open = sessions(&lab, &lasting(&lab, 30_000, 100));
     let begun = Instant::now();
     machine.systemctl(&["stop", "--no-block", "rudeld"]);
     machine.wait_property("StatusText", |text| text.contains(" connections left in "));
