@@ -46,6 +46,7 @@ const RESUME: &str = "machine/resume.rs";
 const NODE: &str = "node.rs";
 const ORDERS: &str = "machine/orders.rs";
 const FITNESS: &str = "machine/fitness.rs";
+const TERMS: &str = "machine/terms.rs";
 
 /// All of them.
 pub(crate) const MUTATIONS: &[Mutation] = &[
@@ -74,7 +75,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "at-least-for-exactly",
         "R3: a word from a higher view counts as well",
-        &[(RULES, "word.settled && word.adopted == view.id", "word.settled && word.adopted >= view.id")],
+        &[(RULES, "word.settled && word.adopted == view)", "word.settled && word.adopted >= view)")],
         "r3_a_higher_view_does_not_count",
         Death::Class("late", 40, 30),
     ),
@@ -106,7 +107,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "R3: a word counts however old it is",
         &[(
             RULES,
-            ".and_then(|peer| peer.fresh_word(now, self.config.lease()))",
+            ".and_then(|peer| peer.fresh_word(now, self.lease_span()))",
             ".and_then(|peer| peer.word.as_ref())\n            .filter(|_| now >= self.started_at)",
         )],
         "r3_a_word_counts_only_while_it_acknowledges_a_pulse_sent_within_t_prime",
@@ -220,8 +221,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "R6: who hashes otherwise is let in",
         &[(
             COORDINATE,
-            "if word.digest != self.config.digest {",
-            "if word.digest != self.config.digest && now < self.started_at {",
+            "if !Self::may_be_named(word, digest) {",
+            "if !Self::may_be_named(word, digest) && now < self.started_at {",
         )],
         "r6_who_is_configured_otherwise_is_not_let_in",
         Death::Story("of_two_groups_with_different_configurations_that_meet_one_yields"),
@@ -231,8 +232,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "R7: who was not scheduled goes on as before",
         &[(
             HEAR,
-            "if idle > self.config.lease() && self.phase == Phase::Member {",
-            "if idle > self.config.lease() * 1000 && self.phase == Phase::Member {",
+            "if idle > self.lease_span() && self.phase == Phase::Member {",
+            "if idle > self.lease_span() * 1000 && self.phase == Phase::Member {",
         )],
         "r7_a_stall_is_one_even_if_the_lease_held",
         Death::Story("a_lone_node_without_a_share_that_slept_looks_around_before_it_takes_one"),
@@ -317,7 +318,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "one-report-expires",
         "R5: one report is enough, whatever the quorum",
-        &[(JUDGE, "counted >= self.config.quorum", "counted >= 1")],
+        &[(JUDGE, "counted >= terms.quorum", "counted >= 1")],
         "r5_quorum_nodes_must_report_the_silence",
         Death::Story("two_of_three_serve_and_the_third_falls_silent_first"),
     ),
@@ -534,6 +535,77 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         &[(HEAR, "(identity.incarnation, at)", "(identity.incarnation, now)")],
         "r9_a_good_bye_is_forgotten_by_all",
         Death::Unseen("it costs room in pulses, and changes nothing else"),
+    ),
+    mutation(
+        "bound-with-a-long-lease",
+        "R11: says that it obeys shorter terms while its lease is a longer one",
+        &[(
+            TERMS,
+            "if !self.terms.bound && is_short() {",
+            "if !self.terms.bound && (is_short() || self.weight > 0) {",
+        )],
+        "r11_it_is_bound_only_when_its_lease_in_force_is_no_longer_than_the_new_terms_allow",
+        Death::Class("reload", 100, 60),
+    ),
+    mutation(
+        "former-terms-forgotten",
+        "R11: obeys the former terms no longer when it has adopted a view of others",
+        &[(TERMS, "            || !self.is_everyone_here(now)\n", "")],
+        "r11_the_former_terms_are_obeyed_until_everyone_is_settled_in_a_view_of_the_new_ones",
+        Death::Class("reload", 100, 60),
+    ),
+    mutation(
+        "expired-by-any-terms",
+        "R11: expires whom one of the terms would expire",
+        &[(JUDGE, "self.obeyed_terms().iter().all(", "self.obeyed_terms().iter().any(")],
+        "r11_nobody_is_expired_who_is_not_by_all_terms",
+        Death::Class("reload", 100, 60),
+    ),
+    mutation(
+        "any-view-adopted",
+        "R11: adopts views of terms that it does not obey",
+        &[(RULES, "view.names(self.me) && self.obeys(view.digest)", "view.names(self.me)")],
+        "r11_a_view_of_terms_that_are_not_obeyed_is_not_adopted",
+        Death::Class("reload", 100, 60),
+    ),
+    mutation(
+        "others-time-out-ignored",
+        "R11: expires who says a longer time-out by its own",
+        &[(JUDGE, "terms.timeout.max(self.timeout_said_by(identity))", "terms.timeout")],
+        "r11_nobody_is_expired_before_its_own_time_out",
+        Death::Class("reload", 100, 60),
+    ),
+    mutation(
+        "former-wishes-forgotten",
+        "R11: a new run does not obey what a former one may have obeyed",
+        &[(MACHINE, "Command::ObeyToo(terms) => self.obey_too(now, terms),", "Command::ObeyToo(_) => {}")],
+        "r11_what_a_former_run_may_have_obeyed_is_obeyed_until_all_are_settled",
+        Death::Class("reload", 100, 60),
+    ),
+    mutation(
+        "successor-forgets-its-terms",
+        "R11: a successor obeys the terms of its view alone",
+        &[(
+            RESUME,
+            "Agreement::resume(memo.obeyed, memo",
+            "Agreement::resume(vec![machine.wanted_terms()], memo",
+        )],
+        "r11_a_successor_obeys_and_says_what_its_predecessor_has_said",
+        Death::Class("reload", 100, 60),
+    ),
+    mutation(
+        "successor-takes-the-shortest-lease",
+        "R11: a successor takes the lease in force for one of the shortest terms",
+        &[(RESUME, "machine.terms.longest_lease()", "machine.lease_span()")],
+        "r11_a_successor_takes_the_lease_for_one_of_the_longest_terms",
+        Death::Class("reload", 100, 60),
+    ),
+    mutation(
+        "successor-releases-at-once",
+        "R11: a successor releases terms before it has listened",
+        &[(TERMS, "            || self.resuming\n", "")],
+        "r11_a_successor_releases_nothing_before_it_has_listened",
+        Death::Class("reload", 100, 60),
     ),
 ];
 

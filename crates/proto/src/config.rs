@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::{ClusterName, NodeId, NodeName};
 use crate::view::MEMBERS_MAX;
 
@@ -29,6 +31,41 @@ pub enum ConfigError {
     /// The weight is out of its range.
     #[error("weight is {0}, allowed is 0 to 1000")]
     Weight(u16),
+}
+
+/// What all members of a view live by alike, and can change while they run (R11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Terms {
+    /// A number made of all that must be the same on every node, the other fields included.
+    pub digest: u64,
+    /// See [`Config::quorum`].
+    pub quorum: usize,
+    /// See [`Config::timeout`].
+    pub timeout: Duration,
+    /// See [`Config::interval`].
+    pub interval: Duration,
+}
+
+impl Terms {
+    /// Checks every range and relation.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if !(TIMEOUT_MIN..=TIMEOUT_MAX).contains(&self.timeout) {
+            return Err(ConfigError::Timeout(self.timeout));
+        }
+        if !(INTERVAL_MIN..=INTERVAL_MAX).contains(&self.interval) || self.interval * 3 > self.timeout {
+            return Err(ConfigError::Interval(self.interval));
+        }
+        if !(1..=MEMBERS_MAX).contains(&self.quorum) {
+            return Err(ConfigError::Quorum(self.quorum));
+        }
+        Ok(())
+    }
+
+    /// T' = T - interval - 2 % of T: how long a lease lasts. Shorter than T by one pulse that may be lost, and by
+    /// what clocks that differ by 1 % each can drift apart.
+    pub fn lease(&self) -> Duration {
+        self.timeout - self.interval - self.timeout / 50
+    }
 }
 
 /// What a node must be told before it can run.
@@ -61,15 +98,7 @@ pub struct Config {
 impl Config {
     /// Checks every range and relation.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        if !(TIMEOUT_MIN..=TIMEOUT_MAX).contains(&self.timeout) {
-            return Err(ConfigError::Timeout(self.timeout));
-        }
-        if !(INTERVAL_MIN..=INTERVAL_MAX).contains(&self.interval) || self.interval * 3 > self.timeout {
-            return Err(ConfigError::Interval(self.interval));
-        }
-        if !(1..=MEMBERS_MAX).contains(&self.quorum) {
-            return Err(ConfigError::Quorum(self.quorum));
-        }
+        self.terms().validate()?;
         if self.weight > 1000 {
             return Err(ConfigError::Weight(self.weight));
         }
@@ -81,10 +110,10 @@ impl Config {
         NodeId::of(&self.cluster, &self.name)
     }
 
-    /// T' = T - interval - 2 % of T: how long a lease lasts. Shorter than T by one pulse that may be lost, and by
-    /// what clocks that differ by 1 % each can drift apart.
-    pub fn lease(&self) -> Duration {
-        self.timeout - self.interval - self.timeout / 50
+    /// What it has in common with all members of its view.
+    pub fn terms(&self) -> Terms {
+        let Config { digest, quorum, timeout, interval, .. } = *self;
+        Terms { digest, quorum, timeout, interval }
     }
 }
 
@@ -109,7 +138,7 @@ mod tests {
     #[test]
     fn timers_must_fit_each_other() {
         assert_eq!(config(400, 50).validate(), Ok(()));
-        assert_eq!(config(400, 50).lease(), Duration::from_millis(342));
+        assert_eq!(config(400, 50).terms().lease(), Duration::from_millis(342));
         assert_eq!(config(20, 5).validate(), Ok(()));
         assert!(matches!(config(400, 134).validate(), Err(ConfigError::Interval(_))));
         assert!(matches!(config(19, 5).validate(), Err(ConfigError::Timeout(_))));

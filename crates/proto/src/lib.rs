@@ -1,7 +1,7 @@
 //! The membership protocol of rudel as a value: who is a member, and who owns which bucket.
 //!
 //! It has no clock, socket, thread or randomness of its own. Time and datagrams go in; datagrams, what the kernel
-//! must hold, and events come out. [`Node`] is the door; `docs/protocol.md` has the rules R1 to R10, their
+//! must hold, and events come out. [`Node`] is the door; `docs/protocol.md` has the rules R1 to R11, their
 //! reasons and what they guarantee, and the code cites them.
 //!
 //! | module | decides |
@@ -30,7 +30,7 @@ pub mod time;
 pub mod view;
 pub mod wire;
 
-pub use config::Config;
+pub use config::{Config, Terms};
 pub use event::Event;
 pub use machine::Command;
 pub use node::{Node, Output, Table};

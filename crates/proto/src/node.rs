@@ -58,6 +58,8 @@ pub enum Output {
     Incarnation(Incarnation),
     /// What went in, if [`Node::record`] was called.
     Record(Record),
+    /// From now on nobody lives by other terms than those of this digest (R11).
+    Terms(u64),
     /// The node has left; end.
     Stopped,
     /// Nothing more until then, or until something comes in. `None`: for ever, it has stopped.
@@ -231,6 +233,7 @@ impl Node {
             Action::Event(event) => Output::Event(event),
             Action::Ordered { ticket, outcome } => Output::Ordered { ticket, outcome },
             Action::Incarnation(incarnation) => Output::Incarnation(incarnation),
+            Action::Terms(digest) => Output::Terms(digest),
             Action::Stopped => Output::Stopped,
         }
     }

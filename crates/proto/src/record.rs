@@ -428,7 +428,7 @@ mod tests {
                 },
             );
         }
-        assert!(lines[0].contains("\"inherited\":{\"memo\":\"02"), "{}", lines[0]);
+        assert!(lines[0].contains("\"inherited\":{\"memo\":\"03"), "{}", lines[0]);
         let mut replay = Replay::start(&lines[0]).unwrap();
         for line in &lines[1..] {
             let (_, answer) = replay.step(line).unwrap();

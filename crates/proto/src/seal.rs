@@ -35,7 +35,7 @@ use crate::wire::{Reader, Writer};
 /// Largest datagram in bytes: what fits IPv6's minimum MTU of 1,280 (RFC 8200 section 5) behind its and UDP's header.
 pub const DATAGRAM_LEN_MAX: usize = 1232;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const TAG_LEN: usize = 16;
 /// Most keys of a node: two while one is being rotated, and as many again for a rotation gone wrong.
 const KEYS_MAX: usize = 4;
@@ -602,8 +602,8 @@ mod tests {
             Err(Rejection::Cluster { cluster: "web".into(), name: "n1".into() })
         );
         let mut version = datagram.clone();
-        version[4] = 2;
-        assert_eq!(Opener::new(&keys, &cluster).open(&version), Err(Rejection::Version(2)));
+        version[4] = 1;
+        assert_eq!(Opener::new(&keys, &cluster).open(&version), Err(Rejection::Version(1)));
         assert_eq!(Opener::new(&keys, &cluster).open(b"GET / HTTP/1.0"), Err(Rejection::Foreign));
         let mut damaged = datagram;
         *damaged.last_mut().unwrap() ^= 1;

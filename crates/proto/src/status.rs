@@ -38,8 +38,23 @@ pub struct Status {
     pub weight: u16,
     /// Whether its health checks pass.
     pub healthy: bool,
+    /// What it lives by alike with all members.
+    pub terms: TermsStatus,
     /// The others.
     pub peers: Vec<PeerStatus>,
+}
+
+/// Which terms a node lives by, and which it would rather (R11); by their digests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TermsStatus {
+    /// Those of its view.
+    pub present: u64,
+    /// Those that its configuration asks for, if they are others.
+    pub wanted: Option<u64>,
+    /// Whether it obeys the wanted ones already.
+    pub bound: bool,
+    /// All that it obeys.
+    pub obeyed: Vec<u64>,
 }
 
 /// What a node knows of another.

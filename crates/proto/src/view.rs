@@ -38,6 +38,8 @@ pub enum Reason {
     Merged = 5,
     /// A member that could not take buckets before can now.
     Balance = 6,
+    /// All members are to live by other terms (R11).
+    Terms = 7,
 }
 
 impl Reason {
@@ -51,6 +53,7 @@ impl Reason {
             4 => Reason::Weight,
             5 => Reason::Merged,
             6 => Reason::Balance,
+            7 => Reason::Terms,
             _ => return None,
         })
     }
@@ -65,6 +68,7 @@ impl Reason {
             Reason::Weight => "weight",
             Reason::Merged => "merged",
             Reason::Balance => "balance",
+            Reason::Terms => "terms",
         }
     }
 }
@@ -74,6 +78,8 @@ impl Reason {
 pub struct View {
     /// Its place in the order of views.
     pub id: ViewId,
+    /// The terms that its members live by (R11).
+    pub digest: u64,
     /// Why it was made.
     pub reason: Reason,
     /// Whom the reason is about; zero for nobody.
@@ -87,13 +93,14 @@ pub struct View {
 impl fmt::Debug for View {
     /// The owners as counts: 256 names tell a reader nothing.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let View { id, reason, subject, members, owners } = self;
+        let View { id, digest, reason, subject, members, owners } = self;
         let mut counts: BTreeMap<Option<NodeId>, usize> = BTreeMap::new();
         for owner in owners {
             *counts.entry(*owner).or_default() += 1;
         }
         f.debug_struct("View")
             .field("id", id)
+            .field("digest", digest)
             .field("reason", reason)
             .field("subject", subject)
             .field("members", members)

@@ -5,7 +5,8 @@
 //!          · called u32 · answered u32 · adopted id · promise id
 //!          · keeping 32 bytes · connections u32 · n u8 · n × (id u64 · incarnation u64 · sequence u32 · age_us u32 · flags u8)
 //!          · m u8 · m × (seen u64, its highest bit: hears6 · passed u64, its highest bit: hears4)
-//! view:  2 · id · reason u8 · subject u64 · n u8 · n × (id u64 · incarnation u64 · weight u16)
+//!          · wanted u64 · bound u8 · timeout_us u32
+//! view:  2 · id · digest u64 · reason u8 · subject u64 · n u8 · n × (id u64 · incarnation u64 · weight u16)
 //!          · 256 × member index u8 (255 = nobody)
 //! order: 3 · to (id u64 · incarnation u64) · number u64 · echo u32 · task u8 (0 undrain, 1 drain, 2 weight)
 //!          · weight u16 (0 but for task 2)
@@ -19,6 +20,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::{BUCKET_COUNT, BucketSet};
+use crate::config::TIMEOUT_MAX;
 use crate::id::{Identity, Incarnation, NodeId, ViewId};
 use crate::share::NOBODY;
 use crate::text::one_line;
@@ -126,6 +128,12 @@ pub struct Pulse {
     pub heard: Vec<Heard>,
     /// Packets of the cluster seen and passed, per interface.
     pub audits: Vec<Audit>,
+    /// The digest that it would rather have: of the terms that its configuration asks for (R11).
+    pub wanted: u64,
+    /// Whether it obeys those already, besides the present ones.
+    pub bound: bool,
+    /// The longest time-out that it obeys, in microseconds: no lease of its own outlasts that.
+    pub timeout_us: u32,
 }
 
 impl Pulse {
@@ -324,6 +332,9 @@ fn encode_pulse(w: &mut Writer, pulse: &Pulse) {
         w.u64(audit.seen & !AUDIT_FLAG | if audit.hears6 { AUDIT_FLAG } else { 0 });
         w.u64(audit.passed & !AUDIT_FLAG | if audit.hears4 { AUDIT_FLAG } else { 0 });
     }
+    w.u64(pulse.wanted);
+    w.u8(pulse.bound.into());
+    w.u32(pulse.timeout_us);
 }
 
 fn decode_pulse(r: &mut Reader<'_>) -> Result<Pulse, &'static str> {
@@ -367,6 +378,16 @@ fn decode_pulse(r: &mut Reader<'_>) -> Result<Pulse, &'static str> {
             hears6: seen & AUDIT_FLAG != 0,
         });
     }
+    let wanted = r.u64()?;
+    let bound = match r.u8()? {
+        0 => false,
+        1 => true,
+        _ => return Err("neither bound nor unbound"),
+    };
+    let timeout_us = r.u32()?;
+    if u128::from(timeout_us) > TIMEOUT_MAX.as_micros() {
+        return Err("a time-out that is too long");
+    }
     Ok(Pulse {
         host,
         digest,
@@ -386,6 +407,9 @@ fn decode_pulse(r: &mut Reader<'_>) -> Result<Pulse, &'static str> {
         connections,
         heard,
         audits,
+        wanted,
+        bound,
+        timeout_us,
     })
 }
 
@@ -393,6 +417,7 @@ fn encode_view(w: &mut Writer, view: &View) {
     debug_assert!(view.is_well_formed());
     w.u8(KIND_VIEW);
     w.view_id(view.id);
+    w.u64(view.digest);
     w.u8(view.reason as u8);
     w.u64(view.subject.as_u64());
     w.u8(view.members.len() as u8);
@@ -408,6 +433,7 @@ fn encode_view(w: &mut Writer, view: &View) {
 
 fn decode_view(r: &mut Reader<'_>) -> Result<View, &'static str> {
     let id = r.view_id()?;
+    let digest = r.u64()?;
     let reason = Reason::from_u8(r.u8()?).ok_or("an unknown reason")?;
     let subject = NodeId::from_u64(r.u64()?);
     let count = usize::from(r.u8()?);
@@ -425,7 +451,7 @@ fn decode_view(r: &mut Reader<'_>) -> Result<View, &'static str> {
             *owner = Some(member.identity.id);
         }
     }
-    let view = View { id, reason, subject, members, owners };
+    let view = View { id, digest, reason, subject, members, owners };
     if view.is_well_formed() { Ok(view) } else { Err("members out of order, or no view at all") }
 }
 
@@ -614,6 +640,9 @@ mod tests {
             audits: (0..AUDITS_MAX as u64)
                 .map(|n| Audit { seen: u64::MAX >> 1, passed: n, hears4: n % 2 == 0, hears6: n % 3 == 0 })
                 .collect(),
+            wanted: 7,
+            bound: true,
+            timeout_us: 400_000,
         })
     }
 
@@ -623,6 +652,7 @@ mod tests {
         let owners = std::array::from_fn(|b| (b > 9).then(|| members[b % members.len()].identity.id));
         Message::View(Box::new(View {
             id: ViewId { epoch: 1, coordinator: identity(1) },
+            digest: 8,
             reason: Reason::Joined,
             subject: NodeId::from_u64(9),
             members,

@@ -22,6 +22,8 @@ pub struct Latest {
     pub found: Option<Box<Owners>>,
     /// Who owns what by the adopted view.
     pub owners: Option<(ViewId, Box<Owners>)>,
+    /// The digest of the terms that all live by, and nobody by others (R11), and how often that was told.
+    pub terms: Option<(u64, u32)>,
     /// Whether this node has ever taken over what a view gave it.
     pub has_served: bool,
 }

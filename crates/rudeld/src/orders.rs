@@ -200,6 +200,9 @@ mod tests {
             connections: 0,
             heard: vec![],
             audits: vec![],
+            wanted: 1,
+            bound: false,
+            timeout_us: 400_000,
         };
         PeerStatus {
             name: NodeName::new(name).unwrap(),
@@ -216,6 +219,7 @@ mod tests {
     /// n1, active, with the weight 100, and these.
     fn status(peers: Vec<PeerStatus>) -> Status {
         Status {
+            terms: Default::default(),
             state: NodeState::Active,
             identity: identity(1),
             sequence: 1,

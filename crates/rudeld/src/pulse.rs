@@ -441,6 +441,10 @@ impl<D: Datapath> Turn<D> {
                     self.memo = memo;
                     self.leave_memo()?;
                 }
+                Output::Terms(digest) => self.latest.tell(|latest| {
+                    let told = latest.terms.map_or(0, |(_, told)| told);
+                    latest.terms = Some((digest, told.wrapping_add(1)));
+                }),
                 Output::Record(record) => self.tell(Notice::Record(record)),
                 Output::Stopped => self.stopped = true,
                 Output::Timeout(timeout) => return Ok(timeout),

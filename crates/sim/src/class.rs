@@ -1,10 +1,11 @@
 //! Classes of worlds: which faults befall them, and how often.
 
-use rudel_proto::Command;
+use rudel_proto::{Command, Terms};
 
 use crate::clock::Moment;
 use crate::host::Point;
 use crate::network::Weather;
+use crate::reload;
 use crate::rng::Rng;
 use crate::script::Script;
 use crate::server::{Asking, Server};
@@ -44,6 +45,7 @@ enum Fault {
     Echoers,
     ServerFails,
     ServersFail,
+    Reload,
 }
 
 /// A class of worlds.
@@ -140,6 +142,15 @@ pub const CLASSES: &[Class] = &[
         "daemons die, and their parents say good-bye for them",
         &[Bury, Bury, OneWay, Loss, Hang],
         (10, 60),
+    ),
+    Class::new(
+        "reload",
+        "terms change, node by node or not at all, and everything else",
+        &[
+            Reload, Reload, Reload, Crash, Crash, PowerOff, Kill, Leave, Hang, TwoHangs, Split, OneWay, Loss,
+            Bodies, ColdStart,
+        ],
+        (4, 40),
     ),
     Class {
         few: true,
@@ -251,6 +262,7 @@ impl Class {
             interval: Duration::from_millis(interval_ms),
             weights,
             digests: vec![0],
+            stretch: if self.faults.contains(&Reload) { reload::STRETCH } else { 1 },
             drift: rng.below(4) > 0,
             asking: self.checks.then(|| Asking {
                 interval: Duration::from_millis(timeout_ms),
@@ -264,6 +276,7 @@ impl Class {
         let mut author = Author {
             rng,
             nodes,
+            terms: settings.terms_of(0),
             timeout: timeout_ms * 1_000_000,
             interval: interval_ms * 1_000_000,
             deeds: Vec::new(),
@@ -296,6 +309,7 @@ impl Class {
 struct Author {
     rng: Rng,
     nodes: usize,
+    terms: Terms,
     timeout: u64,
     interval: u64,
     deeds: Vec<(Moment, Deed)>,
@@ -602,6 +616,11 @@ impl Author {
                 for node in 0..self.nodes {
                     self.at(at, Deed::Server(node, server));
                     self.at(back, Deed::Server(node, Server::Up));
+                }
+            }
+            Reload => {
+                for (pause, node, terms) in reload::rolling(&mut self.rng, self.nodes, self.terms) {
+                    self.at(at + pause, Deed::Reload(node, terms));
                 }
             }
             ColdStart => {

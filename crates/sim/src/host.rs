@@ -9,7 +9,7 @@ use rudel_proto::id::{Identity, Incarnation, ViewId};
 use rudel_proto::machine::{Action, Machine, Memo};
 use rudel_proto::seal::Sender;
 use rudel_proto::wire::Message;
-use rudel_proto::{Command, Node, Output, Time};
+use rudel_proto::{Command, Node, Output, Terms, Time};
 
 use crate::clock::{Clock, Moment};
 use crate::server::{Checks, Server};
@@ -75,6 +75,7 @@ pub(crate) enum Act {
     Memo(Vec<u8>),
     Examine(u32),
     Incarnation(Incarnation),
+    Terms(u64),
     Stopped,
 }
 
@@ -145,6 +146,7 @@ impl Brain {
                 Action::Examine(number) => Act::Examine(number),
                 // No world has an administrator who waits for an answer.
                 Action::Ordered { .. } => return self.poll(),
+                Action::Terms(digest) => Act::Terms(digest),
                 Action::Incarnation(incarnation) => Act::Incarnation(incarnation),
                 Action::Stopped => Act::Stopped,
             }),
@@ -156,6 +158,7 @@ impl Brain {
                 Output::Lease(until) => Act::Lease(until),
                 Output::Event(event) => Act::Event(event),
                 Output::Examine(number) => Act::Examine(number),
+                Output::Terms(digest) => Act::Terms(digest),
                 Output::Incarnation(incarnation) => Act::Incarnation(incarnation),
                 Output::Stopped => Act::Stopped,
                 Output::Memo(bytes) => Act::Memo(bytes),
@@ -228,6 +231,12 @@ pub(crate) struct Host {
     pub(crate) kernel: Kernel,
     /// What the daemon has left beside the kernel's maps for a successor.
     pub(crate) memo: Option<Memo>,
+    /// The terms of the configuration file.
+    pub(crate) file: Terms,
+    /// What is stored for the next daemon: the terms that all nodes lived by when this one was told last, and those
+    /// that it has wanted since, the last one last.
+    pub(crate) agreed: Terms,
+    pub(crate) wishes: Vec<Terms>,
     /// The number that the next run gets.
     pub(crate) next_incarnation: u64,
     pub(crate) process: Option<Process>,
@@ -251,6 +260,20 @@ pub(crate) struct Host {
 }
 
 impl Host {
+    /// What a daemon stores before it wants these terms.
+    pub(crate) fn wish(&mut self, terms: Terms) {
+        self.wishes.retain(|wish| *wish != terms);
+        self.wishes.push(terms);
+    }
+
+    /// What a daemon stores when it is told that all live by the terms of this digest.
+    pub(crate) fn come_true(&mut self, digest: u64) {
+        if let Some(index) = self.wishes.iter().position(|terms| terms.digest == digest) {
+            self.agreed = self.wishes[index];
+            self.wishes.drain(..=index);
+        }
+    }
+
     /// What the kernel would pass now.
     pub(crate) fn passes(&self, now: Moment) -> BucketSet {
         if self.clock.read(now) < self.kernel.lease { self.kernel.owned } else { BucketSet::EMPTY }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use rudel_proto::bucket::{BUCKET_COUNT, BucketSet};
-use rudel_proto::id::ViewId;
+use rudel_proto::id::{Identity, ViewId};
 use rudel_proto::share;
 use rudel_proto::view::View;
 
@@ -129,6 +129,12 @@ impl Judge {
     /// What a kernel passes.
     pub(crate) fn passing(&self, node: usize) -> BucketSet {
         self.passing[node]
+    }
+
+    /// A daemon has died before it had told anybody of the views that it made last: it made none. Its memo, which comes
+    /// before everything that it says, ends with `told`.
+    pub(crate) fn forget_untold(&mut self, maker: Identity, told: ViewId) {
+        self.views.retain(|id, _| id.coordinator != maker || *id <= told);
     }
 
     /// Checks a view that a node has adopted.

@@ -23,6 +23,7 @@ pub mod cluster;
 mod host;
 mod judge;
 pub mod network;
+mod reload;
 pub mod replay;
 mod rng;
 pub mod script;

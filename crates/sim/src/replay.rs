@@ -64,6 +64,7 @@ fn tell(node: &mut Replay, since: u64, out: &mut impl Write) -> std::io::Result<
             Action::Ordered { ticket, outcome } => {
                 writeln!(out, "{} = order {ticket}: {outcome:?}", at(since))?;
             }
+            Action::Terms(digest) => writeln!(out, "{} = terms {digest:016x}", at(since))?,
             Action::Incarnation(incarnation) => writeln!(out, "{} = run {}", at(since), incarnation.0)?,
             Action::Examine(number) => writeln!(out, "{} = examination {number}", at(since))?,
             Action::Lease(_) => {}

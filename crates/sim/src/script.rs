@@ -49,7 +49,10 @@ impl Script {
     /// A stalled or late node waits T before it judges, the dead are expired after T and an interval, a starting
     /// node listens for 2 T, and a view or two have to be made, each perhaps by the second in rank (T later).
     pub fn rest_within(&self) -> u64 {
-        10 * nanos(self.settings.timeout) + 10 * nanos(self.settings.interval)
+        let timeout = self.settings.slowest();
+        // Terms are agreed on only after all that by the former ones, and followed by the same again.
+        let rounds = if self.settings.stretch > 1 { 2 } else { 1 };
+        rounds * (10 * nanos(timeout) + 10 * nanos(self.settings.interval))
     }
 
     /// Plays it to the end.
@@ -87,18 +90,25 @@ impl Script {
             self.cover(world)?;
         }
         world.heal();
-        // Half of the dead stay dead, if those that live are enough.
+        if self.settings.stretch > 1 {
+            // In the end every file says the same: what the first one did.
+            for node in 0..self.settings.nodes {
+                world.perform(Deed::Reload(node, self.settings.terms_of(node)));
+            }
+        }
+        // Half of the dead stay dead, if those that live are enough: by all terms, since a wish is obeyed until the dead are
+        // expired by it, too.
         let mut running = (0..self.settings.nodes).filter(|node| world.runs(*node)).count();
         for node in 0..self.settings.nodes {
             if !world.runs(node)
-                && (running < self.settings.quorum.max(1) || (self.settings.seed >> (node % 8)) & 1 == 1)
+                && (running < world.largest_quorum() || (self.settings.seed >> (node % 8)) & 1 == 1)
             {
                 world.perform(Deed::Start(node));
                 running += 1;
             }
         }
         let step = nanos(self.settings.interval) / 2;
-        let lasting = 3 * nanos(self.settings.timeout);
+        let lasting = 3 * nanos(self.settings.slowest());
         let healed = world.now();
         let deadline = healed + self.rest_within();
         let mut rest: Option<(Moment, ViewId)> = None;

@@ -10,11 +10,11 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use rudel_proto::Command;
 use rudel_proto::bucket::BucketSet;
 use rudel_proto::id::{Identity, ViewId};
 use rudel_proto::machine::Machine;
 use rudel_proto::wire::{Message, NodeState};
+use rudel_proto::{Command, Terms};
 
 use crate::adversary::Adversary;
 use crate::clock::{Clock, Moment, RATE_PPM_MAX};
@@ -43,6 +43,8 @@ pub struct Settings {
     pub weights: Vec<u16>,
     /// What the configurations have in common with all others, in turn: who differs hashes flows differently.
     pub digests: Vec<u64>,
+    /// How many times `timeout` the longest time-out is that may come into force.
+    pub stretch: u32,
     /// Whether clocks differ in rate; origins always do.
     pub drift: bool,
     /// How health checks are asked; `None` for a world without.
@@ -54,6 +56,17 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The longest time-out that may come into force.
+    pub fn slowest(&self) -> Duration {
+        self.timeout * self.stretch
+    }
+
+    /// What a node lives by at first.
+    pub fn terms_of(&self, node: usize) -> Terms {
+        let digest = self.digests[node % self.digests.len()];
+        Terms { digest, quorum: self.quorum, timeout: self.timeout, interval: self.interval }
+    }
+
     /// So many nodes with the protocol's default timers, one link, equal weights.
     pub fn new(nodes: usize) -> Self {
         Settings {
@@ -65,6 +78,7 @@ impl Settings {
             interval: Duration::from_millis(50),
             weights: vec![100],
             digests: vec![0],
+            stretch: 1,
             drift: true,
             asking: None,
             sealed: false,
@@ -102,6 +116,8 @@ pub enum Deed {
     Command(usize, Command),
     /// From now on its server does this.
     Server(usize, Server),
+    /// Its configuration file asks for these terms from now on; a daemon that runs reads it again.
+    Reload(usize, Terms),
     /// One direction between two nodes is cut (or mended), on one link or on all.
     Cut {
         /// Which link; `None` for all.
@@ -186,6 +202,8 @@ pub struct World {
     adversary: Option<Adversary>,
     /// Views that some node was in until lately: peers may still take it to be.
     former_views: Vec<(Moment, ViewId)>,
+    /// Terms that were ever asked for, the first of the settings.
+    terms: Vec<Terms>,
     steps: u64,
     /// How often a daemon went on with the run of a dead one.
     resumed: u64,
@@ -199,13 +217,16 @@ impl World {
     pub fn new(settings: Settings) -> Self {
         let mut rng = Rng::new(settings.seed);
         let hosts = (0..settings.nodes)
-            .map(|_| {
+            .map(|node| {
                 let ppm = rng.between(0, 2 * RATE_PPM_MAX as u64) as i64 - RATE_PPM_MAX;
                 let origin = rng.below(1 << 50);
                 Host {
                     clock: Clock::new(origin, if settings.drift { ppm } else { 0 }),
                     kernel: Kernel::EMPTY,
                     memo: None,
+                    file: settings.terms_of(node),
+                    agreed: settings.terms_of(node),
+                    wishes: Vec::new(),
                     next_incarnation: 1 + rng.below(1 << 40),
                     process: None,
                     runs: 0,
@@ -232,6 +253,7 @@ impl World {
             violation: None,
             adversary: None,
             former_views: Vec::new(),
+            terms: (0..settings.nodes).map(|node| settings.terms_of(node)).collect(),
             steps: 0,
             resumed: 0,
             leaves_memos: false,
@@ -365,6 +387,21 @@ impl World {
                 }
             }
             Deed::Server(node, server) => self.hosts[node].server = server,
+            Deed::Reload(node, terms) => {
+                let host = &mut self.hosts[node];
+                host.file = terms;
+                // Stored before the daemon wants them.
+                if host.process.is_some() {
+                    host.wish(terms);
+                }
+                if !self.terms.contains(&terms) {
+                    self.terms.push(terms);
+                }
+                if let Some(process) = &mut self.hosts[node].process {
+                    process.commands.push_back(Command::Terms(terms));
+                    self.run(node);
+                }
+            }
             Deed::Cut { link, from, to, cut } => {
                 for each in 0..self.network.links() {
                     if link.is_none_or(|link| link == each) {
@@ -449,6 +486,10 @@ impl World {
             return Err(format!("running are {identities:?}, members are {members:?}"));
         }
         for (node, machine) in &running {
+            let terms = machine.status(self.hosts[*node].clock.read(self.now)).terms;
+            if terms.obeyed != [self.hosts[*node].file.digest] || terms.wanted.is_some() {
+                return Err(format!("n{node} lives by {terms:?}"));
+            }
             if machine.view().map(|view| view.id) != Some(view.id) {
                 return Err(format!("n{node} is in view {:?}", machine.view().map(|view| view.id)));
             }
@@ -542,10 +583,13 @@ fn describe(message: &Message) -> String {
                 })
                 .collect();
             format!(
-                "pulse {:?}{}{} adopted {}:{:?} promise {}:{:?} heard {}",
+                "pulse {:?}{}{} terms {}>{}{} adopted {}:{:?} promise {}:{:?} heard {}",
                 pulse.state,
                 if pulse.settled { " settled" } else { "" },
                 if pulse.late { " late" } else { "" },
+                pulse.digest,
+                pulse.wanted,
+                if pulse.bound { " bound" } else { "" },
                 pulse.adopted.epoch,
                 pulse.adopted.coordinator.id,
                 pulse.promise.epoch,
@@ -553,7 +597,9 @@ fn describe(message: &Message) -> String {
                 heard.join(", ")
             )
         }
-        Message::View(view) => format!("view {}:{:?}", view.id.epoch, view.id.coordinator.id),
+        Message::View(view) => {
+            format!("view {}:{:?} terms {}", view.id.epoch, view.id.coordinator.id, view.digest)
+        }
         Message::Order(order) => format!("{order:?}"),
         Message::Done(done) => format!("{done:?}"),
         Message::Complaint(complaint) => format!("{complaint:?}"),

@@ -16,8 +16,8 @@ use crate::wire::{Message, NodeState, Pulse};
 /// What a view would have to be made of now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Want {
-    /// The view and promise that it was compared with.
-    against: (ViewId, ViewId),
+    /// The view and promise that it was compared with, and the terms that it would be made for.
+    against: (ViewId, ViewId, u64),
     members: Vec<Member>,
     candidates: Vec<Candidate>,
     /// Why, and about whom; `None` if the present view will do.
@@ -29,6 +29,7 @@ impl Want {
     pub(super) fn fingerprint<H: Hasher>(&self, origin: &Origin<'_>, state: &mut H) {
         origin.view_id(self.against.0, state);
         origin.view_id(self.against.1, state);
+        self.against.2.hash(state);
         (&self.members, self.change.map(|(reason, about)| (reason as u8, about))).hash(state);
         for candidate in &self.candidates {
             (candidate.id, candidate.weight, candidate.gains).hash(state);
@@ -54,15 +55,18 @@ impl Machine {
             // Who comes, or can take more than before, seldom comes alone, and nobody is served worse meanwhile:
             // else 32 nodes that start together make hundreds of views in a millisecond.
             Reason::Joined | Reason::Merged | Reason::Balance => self.config.interval,
-            Reason::Start | Reason::Expired | Reason::Left | Reason::Weight => Default::default(),
+            Reason::Start | Reason::Expired | Reason::Left | Reason::Weight | Reason::Terms => {
+                Default::default()
+            }
         };
         let turn = since + self.config.timeout * rank + patience;
         if now < turn {
             self.turn_at = Some(turn);
             return;
         }
-        if let Some(Want { members, candidates, .. }) = self.want.take() {
-            self.make_view(now, members, &candidates, reason, subject);
+        if let Some(Want { against, members, candidates, .. }) = self.want.take() {
+            let (.., digest) = against;
+            self.make_view(now, digest, members, &candidates, reason, subject);
         }
     }
 
@@ -101,11 +105,11 @@ impl Machine {
 
     /// Finds out who should be a member with which weight, and who could gain. Says whether that asks for a new view.
     fn want(&mut self, now: Time) -> Option<(Reason, NodeId)> {
-        let members = self.wanted_members(now);
+        let digest = self.terms_of_next_view(now);
+        let members = self.wanted_members(now, digest);
         self.look_who_shows(&members);
         let candidates = self.candidates(now, &members);
-        let view_id = self.view_id();
-        let against = (view_id, self.promise);
+        let against = (self.view_id(), self.promise, digest);
         if let Some(cached) = &self.want
             && cached.against == against
             && cached.members == members
@@ -113,7 +117,7 @@ impl Machine {
         {
             return cached.change;
         }
-        let change = self.change(now, &members, &candidates);
+        let change = self.change(now, digest, &members, &candidates);
         self.want = Some(Want { against, members, candidates, change });
         change
     }
@@ -137,7 +141,7 @@ impl Machine {
         }
     }
 
-    fn wanted_members(&mut self, now: Time) -> Vec<Member> {
+    fn wanted_members(&mut self, now: Time, digest: u64) -> Vec<Member> {
         let named = |identity| self.view.as_ref().is_some_and(|view| view.names(identity));
         let mut views = vec![self.view_id()];
         let mut wanted: Vec<Identity> =
@@ -145,10 +149,16 @@ impl Machine {
         if !named(self.me) {
             wanted.push(self.me);
         }
-        let mut strangers = Vec::new();
+        let (mut strangers, mut left_out) = (Vec::new(), Vec::new());
         for (peer, word) in self.heard_peers(now) {
-            if word.digest != self.config.digest {
-                strangers.push(peer.identity);
+            if !Self::may_be_named(word, digest) {
+                if self.is_stranger(word) {
+                    strangers.push(peer.identity);
+                }
+                // R11: named by a view, it could not adopt it, and would keep all others waiting.
+                if word.state.owns_nothing() {
+                    left_out.push(peer.identity);
+                }
                 continue;
             }
             if !matches!(word.state, NodeState::Listening | NodeState::Fenced) && !named(peer.identity) {
@@ -172,6 +182,7 @@ impl Machine {
             .zip(known)
             .map(|(identity, peer)| (*identity, peer))
             .filter(|(identity, peer)| *identity == self.me || !self.is_known_over(now, *identity, *peer))
+            .filter(|(identity, _)| !left_out.contains(identity))
             .filter(|(identity, _)| identity.id != self.me.id || *identity == self.me)
             .map(|(identity, _)| Member { identity, weight: 0 })
             .collect();
@@ -263,7 +274,13 @@ impl Machine {
     }
 
     /// What is different from the present view, the gravest first.
-    fn change(&self, now: Time, members: &[Member], candidates: &[Candidate]) -> Option<(Reason, NodeId)> {
+    fn change(
+        &self,
+        now: Time,
+        digest: u64,
+        members: &[Member],
+        candidates: &[Candidate],
+    ) -> Option<(Reason, NodeId)> {
         let Some(view) = &self.view else {
             let joiner = members.iter().find(|m| m.identity != self.me);
             return Some(joiner.map_or((Reason::Start, self.me.id), |m| (Reason::Joined, m.identity.id)));
@@ -285,6 +302,9 @@ impl Machine {
                 .any(|(peer, word)| peer.identity == added.identity && word.adopted != ViewId::NONE);
             return Some((if from_elsewhere { Reason::Merged } else { Reason::Joined }, added.identity.id));
         }
+        if view.digest != digest {
+            return Some((Reason::Terms, self.me.id));
+        }
         if let Some(changed) = members.iter().find(|m| view.member(m.identity) != Some(*m)) {
             return Some((Reason::Weight, changed.identity.id));
         }
@@ -299,6 +319,7 @@ impl Machine {
     fn make_view(
         &mut self,
         now: Time,
+        digest: u64,
         members: Vec<Member>,
         candidates: &[Candidate],
         reason: Reason,
@@ -308,6 +329,7 @@ impl Machine {
         let previous: Owners = self.previous_owners(now);
         let view = View {
             id: ViewId { epoch, coordinator: self.me },
+            digest,
             reason,
             subject,
             members,

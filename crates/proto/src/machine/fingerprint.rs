@@ -88,6 +88,7 @@ impl Origin<'_> {
 
     fn view<H: Hasher>(&self, view: &View, state: &mut H) {
         self.view_id(view.id, state);
+        view.digest.hash(state);
         (view.reason as u8, view.subject, &view.members).hash(state);
         for owner in &view.owners {
             state.write_u64(owner.map_or(0, |id| id.as_u64()));
@@ -99,7 +100,8 @@ impl Origin<'_> {
         let horizon = self.horizon();
         let uptime = Duration::from_millis(pulse.uptime_ms.into()).min(horizon);
         (uptime, pulse.state, pulse.weight, pulse.keeping).hash(state);
-        (pulse.digest, pulse.healthy, pulse.late, pulse.waiting, pulse.settled, pulse.gone).hash(state);
+        (pulse.digest, pulse.wanted, pulse.bound, pulse.timeout_us).hash(state);
+        (pulse.healthy, pulse.late, pulse.waiting, pulse.settled, pulse.gone).hash(state);
         // Examinations are counted as they are: a world has as many as verdicts were changed in it.
         (pulse.cut, pulse.checkup).hash(state);
         self.view_id(pulse.adopted, state);
@@ -154,7 +156,7 @@ impl Machine {
         let Machine {
             me: _, phase: _, weight: _, healthy: _, connected: _, checkup: _, examination: _, draining: _, leaving: _,
             leaving_since: _, keeping: _, contested: _, orders: _, started_at: _, listen_since: _, observed_at: _,
-            late_until: _, stalled_at: _, resuming: _, pulsed_before: _, proves: _, view: _, promise: _, debts: _, owned: _,
+            late_until: _, stalled_at: _, resuming: _, pulsed_before: _, proves: _, terms: _, view: _, promise: _, debts: _, owned: _,
             lacking_since: _, lease: _, bodies: _, peers: _, gone: _, twin: _,
             sent: _, pulse_due: _, extra_pulses: _, said: _, want: _, wanted_since: _, turn_at: _, repeat_at: _,
             timers: _, actions: _,
@@ -189,6 +191,9 @@ impl Machine {
         origin.maybe(self.stalled_at, state);
         (self.resuming, self.proves).hash(state);
         origin.maybe(self.pulsed_before, state);
+        let (obeyed, present, wanted, bound, since, told) = self.terms.parts();
+        (obeyed, present, wanted, bound, told).hash(state);
+        origin.instant(since).hash(state);
     }
 
     fn fingerprint_of_views<H: Hasher>(&self, origin: &Origin<'_>, state: &mut H) {
@@ -247,7 +252,7 @@ impl Machine {
         (origin.instant(self.pulse_due), self.extra_pulses).hash(state);
         if let Some(said) = &self.said {
             (said.state, said.healthy, said.checkup, said.weight, said.settled, said.gone).hash(state);
-            (said.debts, said.keeping, said.silent).hash(state);
+            (said.debts, said.keeping, said.silent, said.digest, said.wanted).hash(state);
             origin.view_id(said.adopted, state);
             origin.view_id(said.promise.unwrap_or(ViewId::NONE), state);
         }

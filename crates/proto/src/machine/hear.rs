@@ -27,7 +27,7 @@ impl Machine {
             }
         }
         self.unscheduled = idle;
-        if idle > self.config.lease() && self.phase == Phase::Member {
+        if idle > self.lease_span() && self.phase == Phase::Member {
             self.stall(now);
         }
         self.lapse(now);

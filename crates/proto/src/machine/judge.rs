@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::peer::Peer;
 use super::{Machine, Phase};
 use crate::bucket::BucketSet;
+use crate::config::Terms;
 use crate::id::{Identity, NodeId, NodeName};
 use crate::time::Time;
 use crate::wire::NodeState;
@@ -47,14 +48,22 @@ impl Machine {
         if identity == self.me || !self.may_judge(now) {
             return false;
         }
-        let timeout = self.config.timeout;
+        // R11: by all terms that are obeyed.
+        self.obeyed_terms().iter().all(|terms| self.is_expired_by(now, identity, terms))
+    }
+
+    fn is_expired_by(&self, now: Time, identity: Identity, terms: &Terms) -> bool {
+        // Somebody with other terms may have the longer lease.
+        let timeout = terms.timeout.max(self.timeout_said_by(identity));
         let own_age = self.silence(now, identity);
         if own_age < timeout {
             return false;
         }
         // (age of the report, age of the subject according to it)
         let mut reports = vec![(Duration::ZERO, own_age)];
-        for (peer, word) in self.heard_peers(now).filter(|(peer, _)| peer.identity.id != identity.id) {
+        for (peer, word) in
+            self.peers_heard_within(now, timeout).filter(|(peer, _)| peer.identity.id != identity.id)
+        {
             // No entry: not heard since the reporter started.
             let age = match peer.witness(identity.id) {
                 Some(entry) if entry.identity.incarnation > identity.incarnation => timeout * 2,
@@ -76,10 +85,10 @@ impl Machine {
         }
         reports.sort_unstable();
         reports.iter().any(|(oldest, _)| {
-            let slack = oldest.saturating_sub(self.config.interval);
+            let slack = oldest.saturating_sub(terms.interval);
             let counted =
                 reports.iter().filter(|(report, age)| report <= oldest && *age >= timeout + slack).count();
-            counted >= self.config.quorum
+            counted >= terms.quorum
         })
     }
 

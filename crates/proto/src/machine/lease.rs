@@ -24,7 +24,7 @@ impl Machine {
         let Some(base) = self.lease_base() else {
             return;
         };
-        let until = base + self.config.lease();
+        let until = base + self.lease_span();
         if until <= self.lease {
             return;
         }
@@ -38,7 +38,7 @@ impl Machine {
     /// This node's own share of it is its last pulse, but not more than an interval after the one before: a lease
     /// then outlives by no more than T the last pulse but one, so that one lost pulse is harmless even after a
     /// pulse that came late.
-    fn lease_base(&self) -> Option<Time> {
+    pub(super) fn lease_base(&self) -> Option<Time> {
         let last = self.sent.back()?.1;
         let own = match self.sent.len().checked_sub(2).and_then(|i| self.sent.get(i)) {
             Some((_, before)) if self.pulsed_before.is_none() => last.min(*before + self.config.interval),

@@ -31,6 +31,7 @@ mod peer;
 mod resume;
 mod rules;
 mod say;
+mod terms;
 mod timers;
 
 #[cfg(test)]
@@ -43,7 +44,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::BucketSet;
-use crate::config::Config;
+use crate::config::{Config, Terms};
 use crate::event::Event;
 use crate::id::{Identity, Incarnation, NodeId, ViewId};
 use crate::seal::{Rejection, ReplayWindow, Sender};
@@ -60,6 +61,7 @@ use coordinate::Want;
 use drains::Drain;
 use orders::Orders;
 use peer::{Contact, Peer};
+use terms::Agreement;
 use timers::{Timer, Timers};
 
 /// Pulses besides the regular one that a change may cause in each interval.
@@ -97,6 +99,11 @@ pub enum Command {
     Drain(bool),
     /// Gives the share away, says good-bye and ends.
     Leave,
+    /// The configuration asks for these terms from now on: they come into force when all members want them (R11).
+    Terms(Terms),
+    /// A former run of this node, which nobody goes on with, may have obeyed these terms besides those that this one
+    /// starts with (R11). Only before it is a member.
+    ObeyToo(Terms),
     /// The configuration gives another weight than before, from now on.
     Configured {
         /// 0 to 1000.
@@ -155,6 +162,8 @@ pub enum Action {
         /// What became of it.
         outcome: Outcome,
     },
+    /// From now on nobody lives by other terms than those of this digest (R11).
+    Terms(u64),
     /// This run has another number than it was started with: remember it for the next.
     Incarnation(Incarnation),
     /// The node has left; nothing will follow.
@@ -192,7 +201,9 @@ struct Twin {
 /// One node's membership; see the module's documentation.
 #[derive(Clone, Debug)]
 pub struct Machine {
+    /// Its terms are what follows from all that are obeyed.
     config: Config,
+    terms: Agreement,
     me: Identity,
     phase: Phase,
 
@@ -274,6 +285,8 @@ struct Said {
     healthy: bool,
     checkup: Checkup,
     weight: u16,
+    digest: u64,
+    wanted: (u64, bool),
     adopted: ViewId,
     settled: bool,
     gone: bool,
@@ -292,6 +305,7 @@ impl Machine {
         let me = Identity { id: config.id(), incarnation };
         let mut machine = Machine {
             me,
+            terms: Agreement::new(config.terms(), now),
             phase: Phase::Listening,
             weight: config.weight,
             healthy: true,
@@ -433,6 +447,8 @@ impl Machine {
                     self.stall(now);
                 }
             }
+            Command::Terms(terms) => self.want_terms(now, terms),
+            Command::ObeyToo(terms) => self.obey_too(now, terms),
             Command::Ended(ended) => self.keep_only(self.keeping - ended),
             Command::Connections(connections) => self.connections = connections,
             Command::Order { ticket, node, task } => self.order(now, ticket, &node, task),
@@ -459,7 +475,7 @@ impl Machine {
         self.me
     }
 
-    /// Its configuration.
+    /// Its configuration; while several terms are obeyed (R11), what follows from all of them.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -532,6 +548,7 @@ impl Machine {
             connections: self.connections_left(),
             weight: self.weight,
             healthy: self.healthy && self.connected && self.checkup.good,
+            terms: self.terms_status(),
             peers,
         }
     }
@@ -542,7 +559,10 @@ impl Machine {
 
     /// The peers proved alive within T, with their last words.
     fn heard_peers(&self, now: Time) -> impl Iterator<Item = (&Peer, &Pulse)> {
-        let timeout = self.config.timeout;
+        self.peers_heard_within(now, self.config.timeout)
+    }
+
+    fn peers_heard_within(&self, now: Time, timeout: Duration) -> impl Iterator<Item = (&Peer, &Pulse)> {
         self.peers
             .values()
             .filter(move |peer| peer.is_heard(now, timeout) && !self.is_gone(peer.identity))
@@ -573,8 +593,11 @@ impl Machine {
         self.timers.set(Timer::Start, start.filter(|_| starts));
         let serves = !self.owned.is_empty() || !self.keeping.is_empty();
         self.timers.set(Timer::Lease, Some(self.lease).filter(|_| serves));
-        let silence =
-            self.peers.values().filter_map(|peer| peer.heard).filter_map(|c| ahead(c.at + timeout)).min();
+        let silence = self.peers.values().filter_map(|peer| {
+            let heard = peer.heard?.at;
+            ahead(heard + timeout).or_else(|| ahead(heard + self.timeout_said_by(peer.identity)))
+        });
+        let silence = silence.min();
         self.timers.set(Timer::Silence, silence);
         self.timers.set(Timer::Coordinate, self.turn_at.and_then(ahead));
         self.timers.set(Timer::Repeat, self.repeat_at.and_then(ahead));

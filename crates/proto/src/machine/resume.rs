@@ -4,10 +4,13 @@
 //! the successor only retains. What it must not forget is in the [`Memo`], which was left before each datagram that
 //! says something new.
 
+use std::time::Duration;
+
 use super::drains::Drain;
+use super::terms::{Agreement, OBEYED_MAX};
 use super::{Action, Machine, Phase};
 use crate::bucket::BucketSet;
-use crate::config::Config;
+use crate::config::{Config, Terms};
 use crate::event::Event;
 use crate::id::{Identity, ViewId};
 use crate::time::Time;
@@ -17,7 +20,7 @@ use crate::wire::{Checkup, Heard, Message, Reader, Writer};
 /// Numbers of datagrams that a memo reserves at once: nearly an hour of regular pulses.
 pub const NUMBERS_RESERVED: u64 = 1 << 16;
 /// The layout of a memo.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Good-byes and debts that a memo can tell of; more have never been alive within 64 T.
 const TOLD_MAX: usize = 64;
 
@@ -28,8 +31,12 @@ pub struct Memo {
     pub me: Identity,
     /// The machine that it runs on.
     pub host: u64,
-    /// What it had in common with the others.
-    pub digest: u64,
+    /// All terms that it obeyed, those of the view among them (R11).
+    pub obeyed: Vec<Terms>,
+    /// The terms that it wanted, and whether it said that it obeyed them.
+    pub wanted: Terms,
+    /// See `wanted`.
+    pub bound: bool,
     /// No datagram of this run has a higher number.
     pub reserved: u64,
     /// The weight in force, and the one that was configured then.
@@ -78,12 +85,26 @@ pub enum ResumeError {
     /// The memo is another node's, or another machine's.
     #[error("the former run was another node's")]
     OtherNode,
-    /// What all nodes must have in common has changed.
+    /// The configuration is not of the terms that the run lives by.
     #[error(
-        "the configuration has changed in what must be the same on every node (addresses, mac, hash, side, quorum, \
+        "what must be the same on every node is not what the former run lived by (addresses, mac, hash, side, nat, quorum, \
          timers or the first cluster key)"
     )]
     OtherDigest,
+}
+
+fn encode_terms(w: &mut Writer, terms: &Terms) {
+    w.u64(terms.digest);
+    w.u8(terms.quorum as u8);
+    w.u64(terms.timeout.as_nanos() as u64);
+    w.u64(terms.interval.as_nanos() as u64);
+}
+
+fn decode_terms(r: &mut Reader<'_>) -> Result<Terms, &'static str> {
+    let (digest, quorum) = (r.u64()?, r.u8()?.into());
+    let (timeout, interval) = (Duration::from_nanos(r.u64()?), Duration::from_nanos(r.u64()?));
+    let terms = Terms { digest, quorum, timeout, interval };
+    terms.validate().map(|()| terms).map_err(|_| "terms that nobody can live by")
 }
 
 impl Memo {
@@ -93,7 +114,6 @@ impl Memo {
         w.u8(VERSION);
         w.identity(self.me);
         w.u64(self.host);
-        w.u64(self.digest);
         w.u64(self.reserved);
         w.u16(self.weight);
         w.u16(self.configured_weight);
@@ -101,6 +121,10 @@ impl Memo {
         w.u32(self.checkup.called);
         w.u32(self.checkup.answered);
         w.u32(self.examination);
+        w.u8(self.bound.into());
+        encode_terms(&mut w, &self.wanted);
+        w.u8(self.obeyed.len().min(OBEYED_MAX) as u8);
+        self.obeyed.iter().take(OBEYED_MAX).for_each(|terms| encode_terms(&mut w, terms));
         w.view_id(self.promise);
         w.u8(self.debts.len().min(TOLD_MAX) as u8);
         self.debts.iter().take(TOLD_MAX).for_each(|debt| w.identity(*debt));
@@ -119,11 +143,16 @@ impl Memo {
         if r.u8()? != VERSION {
             return Err("a memo of another version");
         }
-        let (me, host, digest, reserved) = (r.identity()?, r.u64()?, r.u64()?, r.u64()?);
+        let (me, host, reserved) = (r.identity()?, r.u64()?, r.u64()?);
         let (weight, configured_weight) = (r.u16()?, r.u16()?);
         let [healthy, draining, good, last_good] = r.flags()?;
         let checkup = Checkup { good, last_good, called: r.u32()?, answered: r.u32()? };
         let examination = r.u32()?;
+        let (bound, wanted) = (r.u8()? != 0, decode_terms(r)?);
+        let mut obeyed = Vec::new();
+        for _ in 0..r.u8()? {
+            obeyed.push(decode_terms(r)?);
+        }
         let promise = r.view_id()?;
         let mut debts = Vec::new();
         for _ in 0..r.u8()? {
@@ -140,10 +169,16 @@ impl Memo {
         if !view.names(me) || promise < view.id || weight > 1000 || configured_weight > 1000 {
             return Err("a memo that contradicts itself");
         }
+        let obeys = |digest| obeyed.iter().any(|terms| terms.digest == digest);
+        if !obeys(view.digest) || bound && !obeys(wanted.digest) {
+            return Err("a memo of terms that were not obeyed");
+        }
         Ok(Memo {
             me,
             host,
-            digest,
+            obeyed,
+            wanted,
+            bound,
             reserved,
             weight,
             configured_weight,
@@ -163,7 +198,7 @@ impl Memo {
         if (self.me.id, self.host) != (config.id(), config.host) {
             return Err(ResumeError::OtherNode);
         }
-        if self.digest != config.digest {
+        if self.view.digest != config.digest {
             return Err(ResumeError::OtherDigest);
         }
         Ok(())
@@ -171,16 +206,21 @@ impl Memo {
 }
 
 impl Machine {
-    /// R10: goes on with a run at `now`, if its lease still holds.
+    /// R10: goes on with a run at `now`, if its lease still holds. The configuration must be of the terms of the memo's
+    /// view; what else the run obeys, and wants, is in the memo.
     pub fn resume(config: Config, inheritance: Inheritance, now: Time) -> Result<Self, ResumeError> {
         let Inheritance { memo, owned, contested, kept, lease } = inheritance;
         memo.fits(&config)?;
         if now >= lease {
             return Err(ResumeError::Lapsed);
         }
-        let lease_len = config.lease();
         let mut machine = Machine::new(config, memo.me.incarnation, now);
         machine.phase = Phase::Member;
+        // R11: neither back to older terms nor ahead to those of a file: what was said of them holds on.
+        machine.terms = Agreement::resume(memo.obeyed, memo.view.digest, memo.wanted, memo.bound, now);
+        machine.obey_all(now);
+        // By whichever of them the lease in force was made.
+        let longest = machine.terms.longest_lease();
         // A weight that was set at run time holds on; one that the administrator has written since is newer.
         if memo.configured_weight == machine.config.weight {
             machine.weight = memo.weight;
@@ -202,9 +242,9 @@ impl Machine {
         let given_up = if machine.config.handover { owned - given } else { BucketSet::EMPTY };
         machine.keeping = (kept | given_up) - machine.owned;
         machine.contested = contested & machine.owned;
-        machine.lease = lease.min(now + lease_len);
+        machine.lease = lease.min(now + longest);
         // R4: the lease tells when the predecessor's last pulse but one was at the latest.
-        machine.pulsed_before = Some(machine.lease - lease_len);
+        machine.pulsed_before = Some(machine.lease - longest);
         machine.proves = false;
         machine.remember(memo.view.clone());
         machine.view = Some(memo.view);
@@ -224,7 +264,9 @@ impl Machine {
         Some(Memo {
             me: self.me,
             host: self.config.host,
-            digest: self.config.digest,
+            obeyed: self.obeyed_terms().to_vec(),
+            wanted: self.wanted_terms(),
+            bound: self.wanted_digest().1,
             reserved: self.sequence,
             weight: self.weight,
             configured_weight: self.config.weight,

@@ -33,6 +33,7 @@ impl Machine {
         self.yield_if_left_out();
         self.adopt_highest(now);
         self.pay_debts(now);
+        self.agree(now);
         if matches!(self.phase, Phase::Member | Phase::Joining) {
             let adopted = self.view_id();
             self.coordinate(now);
@@ -83,11 +84,12 @@ impl Machine {
             return;
         }
         let (now, mine) = (self.observed_at, self.view_id());
-        // Of two groups with different configurations, which met, the one with the lower view yields to the other:
-        // they hash flows differently, so there is no view that both could serve by.
-        let yields_to = |word: &Pulse| match word.digest == self.config.digest {
-            true => word.settled && self.bodies.get(&word.adopted).is_some_and(|view| !view.names(self.me)),
-            false => true,
+        // R11: what lives by terms that this node does not obey can neither name it nor be adopted by it, and cannot settle
+        // as long as it serves. So of two groups with different configurations, which meet, the one with the lower view
+        // yields: they hash flows differently, so there is no view that both could serve by.
+        let yields_to = |word: &Pulse| {
+            !self.obeys(word.digest)
+                || word.settled && self.bodies.get(&word.adopted).is_some_and(|view| !view.names(self.me))
         };
         let left_out_by = self
             .heard_peers(now)
@@ -107,8 +109,9 @@ impl Machine {
             return;
         }
         let highest = self.bodies.last_key_value().map(|(_, view)| view);
-        let adoptable =
-            highest.filter(|view| view.id >= self.promise && view.id > self.view_id() && view.names(self.me));
+        let adoptable = highest
+            .filter(|view| view.id >= self.promise && view.id > self.view_id())
+            .filter(|view| view.names(self.me) && self.obeys(view.digest));
         if let Some(view) = adoptable.cloned() {
             self.adopt(now, (*view).clone());
         }
@@ -130,6 +133,7 @@ impl Machine {
             self.own(retained);
             self.keep(given_up);
         }
+        self.live_by(now, &view);
         self.adopted_at = now;
         self.gained_since_adoption = 0;
         self.tell_changes(now, previous.as_ref(), &view);
@@ -171,11 +175,17 @@ impl Machine {
         self.fresh_word(now, identity).is_some_and(|word| word.state.owns_nothing() && word.promise >= view)
     }
 
+    /// Whether its fresh word says that it is settled in exactly this view: who is settled in a higher one may have
+    /// skipped this one, and retained a bucket that this one moves.
+    pub(super) fn is_settled_in(&self, now: Time, identity: Identity, view: ViewId) -> bool {
+        self.fresh_word(now, identity).is_some_and(|word| word.settled && word.adopted == view)
+    }
+
     pub(super) fn fresh_word(&self, now: Time, identity: Identity) -> Option<&Pulse> {
         self.peers
             .get(&identity.id)
             .filter(|peer| peer.identity == identity)
-            .and_then(|peer| peer.fresh_word(now, self.config.lease()))
+            .and_then(|peer| peer.fresh_word(now, self.lease_span()))
     }
 
     /// R3: starts to own what the view gives, once nobody else can own it.
@@ -192,11 +202,7 @@ impl Machine {
         if wanted.is_empty() {
             return;
         }
-        let settled = |identity: Identity| {
-            // Exactly this view: who is settled in a higher one may have skipped this one, and retained a bucket
-            // that this one moves.
-            self.fresh_word(now, identity).is_some_and(|word| word.settled && word.adopted == view.id)
-        };
+        let settled = |identity: Identity| self.is_settled_in(now, identity, view.id);
         let heard = self.peers.values().filter(|peer| peer.heard.is_some()).map(|peer| peer.identity);
         let named = view.members.iter().map(|m| m.identity);
         let blocked = heard.chain(named).filter(|identity| *identity != self.me).any(|identity| {

@@ -99,6 +99,8 @@ impl Machine {
             healthy: self.healthy && self.connected,
             checkup: self.checkup,
             weight: self.weight,
+            digest: self.present_digest(),
+            wanted: self.wanted_digest(),
             adopted: self.view_id(),
             settled: self.is_settled(),
             gone: matches!(self.phase, Phase::Goodbye { .. } | Phase::Stopped),
@@ -117,7 +119,7 @@ impl Machine {
         self.note_proof(&heard);
         let message = Message::Pulse(Pulse {
             host: self.config.host,
-            digest: self.config.digest,
+            digest: said.digest,
             uptime_ms: u32::try_from(uptime).unwrap_or(u32::MAX),
             state: said.state,
             healthy: said.healthy,
@@ -134,6 +136,9 @@ impl Machine {
             connections: self.connections_left(),
             heard,
             audits: self.audits.clone(),
+            wanted: said.wanted.0,
+            bound: said.wanted.1,
+            timeout_us: self.timeout_us(),
         });
         self.said = Some(said);
         self.send(message);
@@ -165,6 +170,9 @@ impl Machine {
             connections: 0,
             heard: Vec::new(),
             audits: Vec::new(),
+            wanted: self.config.digest,
+            bound: false,
+            timeout_us: 0,
         })
     }
 

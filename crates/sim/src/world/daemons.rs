@@ -6,7 +6,7 @@ use std::rc::Rc;
 use rudel_proto::id::{ClusterName, Incarnation, NodeName, ViewId};
 use rudel_proto::machine::{Machine, Memo};
 use rudel_proto::seal::{ClusterKey, Keys, Sender};
-use rudel_proto::{Config, Node, Time};
+use rudel_proto::{Command, Config, Node, Terms, Time};
 
 use super::{Happening, World, describe, nanos};
 use crate::host::{Act, Brain, Input, Kernel, Packet, Point, Process, Step};
@@ -36,7 +36,13 @@ impl World {
         self.hosts[node].memo = None;
         self.look(node);
 
-        let config = self.config_of(node);
+        // It remembers what all have agreed on, obeys whatever a former run may have obeyed, and wants what its file says.
+        let host = &mut self.hosts[node];
+        let (agreed, file) = (host.agreed, host.file);
+        host.wish(file);
+        let mut commands: VecDeque<Command> = host.wishes.iter().copied().map(Command::ObeyToo).collect();
+        commands.push_back(Command::Terms(file));
+        let config = self.config_of(node, agreed);
         let incarnation = Incarnation(incarnation);
         let now = self.hosts[node].clock.read(self.now);
         let brain = if self.settings.sealed {
@@ -47,25 +53,34 @@ impl World {
             config.validate().expect("a good configuration");
             Brain::Machine(Box::new(Machine::new(config, incarnation, now)))
         };
-        self.put(node, brain, Words::default(), 0);
+        self.put(node, brain, Words::default(), commands, 0);
     }
 
-    pub(super) fn config_of(&self, node: usize) -> Config {
+    /// What a daemon that lives by these terms is told at its start.
+    pub(super) fn config_of(&self, node: usize, terms: Terms) -> Config {
+        let Terms { digest, quorum, timeout, interval } = terms;
         Config {
             cluster: ClusterName::new("sim").expect("a good name"),
             name: NodeName::new(&format!("n{node:02}")).expect("a good name"),
             host: 1 + node as u64,
-            digest: self.settings.digests[node % self.settings.digests.len()],
+            digest,
             handover: false,
-            quorum: self.settings.quorum,
-            timeout: self.settings.timeout,
-            interval: self.settings.interval,
+            quorum,
+            timeout,
+            interval,
             weight: self.settings.weights[node % self.settings.weights.len()],
         }
     }
 
-    /// A daemon begins to run, if it gets the processor.
-    pub(super) fn put(&mut self, node: usize, brain: Brain, words: Words, asleep: u64) {
+    /// A daemon begins to run, if it gets the processor, with these commands.
+    pub(super) fn put(
+        &mut self,
+        node: usize,
+        brain: Brain,
+        words: Words,
+        commands: VecDeque<Command>,
+        asleep: u64,
+    ) {
         let view = brain.machine().view().map(|view| view.id);
         let host = &mut self.hosts[node];
         host.runs += 1;
@@ -76,7 +91,7 @@ impl World {
             run: host.runs,
             step: Step::Idle,
             inbox: VecDeque::new(),
-            commands: VecDeque::new(),
+            commands,
             checks: Checks::default(),
             told_checks: None,
             hung_until: 0,
@@ -328,6 +343,10 @@ impl World {
             Act::Incarnation(incarnation) => {
                 self.note(|| format!("n{node} is now in run {}", incarnation.0));
                 self.hosts[node].next_incarnation = incarnation.0 + 1;
+            }
+            Act::Terms(digest) => {
+                self.note(|| format!("n{node} lives by the terms {digest}"));
+                self.hosts[node].come_true(digest);
             }
             Act::Stopped => {
                 self.note(|| format!("n{node} has left"));

@@ -71,14 +71,17 @@ impl World {
     /// With a majority quorum that is knowledge of the moment when the reports were made: a word counts for T, and what
     /// it echoes may be T older. Who serves anew since does so by the echoes and the words of a quorum that follows no view
     /// without it.
+    ///
+    /// R11: or cannot name it, since it does not live by the terms of the view; that one is a debt of whoever knows it.
     fn check_left_out(&mut self, node: usize, former: ViewId, view: &View) {
         let Some(former) = self.judge.view_of(former).cloned() else {
             return;
         };
         for (other, who) in self.others_that_pass(node) {
             let is_anew =
-                self.is_strict() && self.judge.began(other) + 2 * nanos(self.settings.timeout) > self.now;
-            if former.names(who) && !view.names(who) && !is_anew && !self.cannot_tell(node, other) {
+                self.is_strict() && self.judge.began(other) + 2 * nanos(self.settings.slowest()) > self.now;
+            let could_be_named = former.names(who) && self.lives_by(other, view.digest);
+            if could_be_named && !view.names(who) && !is_anew && !self.cannot_tell(node, other) {
                 let id = view.id;
                 self.violate(
                     "R5 who is left out is silent",
@@ -86,6 +89,16 @@ impl World {
                 );
             }
         }
+    }
+
+    /// Whether a node says that it obeys these terms; a dead daemon's kernel is bound by what that had said, which nobody
+    /// remembers here.
+    fn lives_by(&self, node: usize, digest: u64) -> bool {
+        let Some(machine) = self.machine(node) else {
+            return true;
+        };
+        let terms = machine.status(self.hosts[node].clock.read(self.now)).terms;
+        terms.present == digest || terms.bound && terms.wanted == Some(digest)
     }
 
     /// R3: who says that it is settled knows of nobody outside of its view who serves by its echo.
@@ -111,7 +124,8 @@ impl World {
     /// R3: who gains has the words of all that it knows, and of a quorum.
     fn check_gain(&mut self, node: usize, view: &View) {
         let adopters = self.judge.adopters(view.id);
-        if adopters < self.settings.quorum {
+        let terms = self.terms.iter().find(|terms| terms.digest == view.digest);
+        if adopters < terms.map_or(self.settings.quorum, |terms| terms.quorum) {
             let id = view.id;
             self.violate(
                 "R3 a quorum is settled",
@@ -140,7 +154,7 @@ impl World {
             return;
         }
         // Who serves must have said lately that it serves by this view.
-        let oldest = self.now.saturating_sub(nanos(self.settings.timeout));
+        let oldest = self.now.saturating_sub(nanos(self.settings.slowest()));
         let known = self.known_to(node);
         for (other, who) in self.others_that_pass(node) {
             let host = &self.hosts[other];
@@ -156,10 +170,15 @@ impl World {
         }
     }
 
+    /// The largest quorum that was ever asked for.
+    pub(crate) fn largest_quorum(&self) -> usize {
+        self.terms.iter().map(|terms| terms.quorum).max().unwrap_or(1)
+    }
+
     /// Whether a daemon has not heard another for T, nor has one whose run it goes on with: then what it has echoed of that
     /// one is part of no lease.
     fn is_silent_to(&self, node: usize, who: Identity) -> bool {
-        let (host, timeout) = (&self.hosts[node], self.settings.timeout);
+        let (host, timeout) = (&self.hosts[node], self.settings.slowest());
         let Some(process) = &host.process else {
             return false;
         };
@@ -169,7 +188,7 @@ impl World {
     }
 
     pub(super) fn is_strict(&self) -> bool {
-        self.settings.quorum * 2 > self.settings.nodes
+        self.terms.iter().all(|terms| terms.quorum * 2 > self.settings.nodes)
     }
 
     /// Whom a daemon has heard, or its views have named, or those of the daemons whose run it goes on with.
@@ -202,7 +221,7 @@ impl World {
         if self.is_strict() || !self.cannot_hear(node, other) {
             return false;
         }
-        let since = self.now.saturating_sub(3 * nanos(self.settings.timeout));
+        let since = self.now.saturating_sub(3 * nanos(self.settings.slowest()));
         let is_well = |node: usize| {
             let host = &self.hosts[node];
             // Who says good-bye is a witness no more.

@@ -1,10 +1,10 @@
 //! R10: daemons that go on with the run of one that died, with what it has left in the kernel.
 
-use rudel_proto::Node;
 use rudel_proto::bucket::BucketSet;
 use rudel_proto::id::ViewId;
 use rudel_proto::machine::{Inheritance, Machine, Memo, NUMBERS_RESERVED};
 use rudel_proto::seal::{ClusterKey, Keys};
+use rudel_proto::{Command, Node};
 
 use super::World;
 use crate::host::{Brain, Kernel};
@@ -46,8 +46,15 @@ impl World {
             return self.start(node, false);
         };
         let (me, none) = (memo.me, BucketSet::EMPTY);
+        // R11: it lives by the terms of its predecessor's view, whatever the file says, and wants those of the file.
+        let present = memo.view.digest;
+        let terms = memo.obeyed.iter().copied().find(|terms| terms.digest == present);
+        let config = self.config_of(node, terms.expect("the terms of its view are obeyed"));
+        let host = &mut self.hosts[node];
+        let file = host.file;
+        host.wish(file);
+        self.judge.forget_untold(memo.me, memo.promise);
         let inheritance = Inheritance { memo, owned, contested: none, kept: none, lease };
-        let config = self.config_of(node);
         let brain = if self.settings.sealed {
             let keys = Keys::new(ClusterKey::new([7; 32]), []);
             Node::resume(config, keys, inheritance, now).map(|node| self.behind_its_door(node))
@@ -68,6 +75,6 @@ impl World {
             self.violate("R10 promises are kept", format!("n{node} promised {promised:?}, now {promise:?}"));
         }
         self.resumed += 1;
-        self.put(node, brain, words, asleep);
+        self.put(node, brain, words, [Command::Terms(file)].into(), asleep);
     }
 }

@@ -12,7 +12,7 @@ impl World {
     pub(super) fn look(&mut self, node: usize) {
         let passes = self.hosts[node].passes(self.now);
         for (other, buckets) in self.judge.pass(self.now, node, passes) {
-            let strict = self.settings.quorum * 2 > self.settings.nodes;
+            let strict = self.is_strict();
             if !strict && self.cannot_hear(node, other) {
                 self.judge.overlaps_excused += 1;
                 continue;
@@ -29,7 +29,7 @@ impl World {
     /// has started since the other fell silent can only ask those who remain: if they could not hear it, none can
     /// tell.
     pub(super) fn cannot_hear(&self, a: usize, b: usize) -> bool {
-        let since = self.now.saturating_sub(3 * nanos(self.settings.timeout));
+        let since = self.now.saturating_sub(3 * nanos(self.settings.slowest()));
         let troubled = |node: usize| {
             let host = &self.hosts[node];
             host.process.is_none() || host.trouble.is_some_and(|at| at >= since)
@@ -122,7 +122,7 @@ impl World {
 
     /// One call of the machine may adopt several views, so least movement is checked by what it tells.
     pub(super) fn hear_of_view(&mut self, node: usize, event: &Event) {
-        let recently = self.now.saturating_sub(3 * nanos(self.settings.timeout));
+        let recently = self.now.saturating_sub(3 * nanos(self.settings.slowest()));
         self.former_views.retain(|(at, _)| *at >= recently);
         let others: Vec<ViewId> = self
             .hosts

@@ -79,6 +79,7 @@ pub(super) fn view(epoch: u64, coordinator: &str, members: &[&str]) -> View {
     members.sort_unstable_by_key(|member| member.identity.id);
     View {
         id: view_id(epoch, coordinator),
+        digest: 0,
         reason: Reason::Joined,
         subject: id(coordinator),
         members,
@@ -436,6 +437,9 @@ impl Fixture {
             connections: 0,
             heard,
             audits: Vec::new(),
+            wanted: 0,
+            bound: false,
+            timeout_us: TIMEOUT as u32 * 1000,
         }
     }
 

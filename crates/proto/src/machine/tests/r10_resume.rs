@@ -15,7 +15,7 @@ use crate::time::Time;
 use crate::wire::{Message, NodeState, Task};
 
 /// What a machine leaves when its daemon dies now.
-fn left_by(machine: &Machine) -> Inheritance {
+pub(super) fn left_by(machine: &Machine) -> Inheritance {
     let memo = machine.memo().expect("something to go on with");
     Inheritance {
         memo: Memo { reserved: memo.reserved + NUMBERS_RESERVED, ..memo },
@@ -28,7 +28,7 @@ fn left_by(machine: &Machine) -> Inheritance {
 
 impl Fixture {
     /// The daemon dies, and after so many milliseconds another goes on with the run.
-    fn succeed(&mut self, gap: u64) -> Vec<Action> {
+    pub(super) fn succeed(&mut self, gap: u64) -> Vec<Action> {
         let inheritance = left_by(&self.machine);
         self.succeed_to(gap, inheritance).expect("it goes on")
     }

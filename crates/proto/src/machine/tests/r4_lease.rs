@@ -45,7 +45,7 @@ fn unproven(pulse: &mut Pulse) {
 
 #[test]
 fn r4_the_lease_lasts_t_prime_from_when_the_pulse_was_made() {
-    assert_eq!(config(ME, 1).lease(), ms(LEASE));
+    assert_eq!(config(ME, 1).terms().lease(), ms(LEASE));
     let mut f = Fixture::member_of(&["a", ME]);
     let made = f.pulse_without_sending();
     assert_eq!(f.leases(), [], "not before it was sent");

@@ -62,6 +62,7 @@ fn r6_who_is_configured_otherwise_is_not_let_in() {
     let other = |pulse: &mut Pulse| {
         joining(ViewId::NONE)(pulse);
         pulse.digest ^= 1;
+        pulse.wanted = pulse.digest;
     };
     let told = Action::Event(Event::Mismatch { node: Some(node("z")) });
     assert_eq!(f.hear("z", other), [told]);

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::fixture::*;
 use crate::bucket::BucketSet;
+use crate::config::Config;
 use crate::event::Event;
 use crate::id::{Incarnation, NodeName};
 use crate::machine::{Action, Command, Machine};
@@ -53,7 +54,12 @@ impl Wire {
 
     /// One node more.
     pub(super) fn start(&mut self, name: &str, incarnation: Incarnation) -> usize {
-        self.nodes.push(Machine::new(config(name, 1), incarnation, self.now));
+        self.start_as(config(name, 1), incarnation)
+    }
+
+    /// One node more, which is configured otherwise.
+    pub(super) fn start_as(&mut self, config: Config, incarnation: Incarnation) -> usize {
+        self.nodes.push(Machine::new(config, incarnation, self.now));
         self.dead.push(false);
         self.nodes.len() - 1
     }
