@@ -93,7 +93,7 @@ words! {
         Restored = "restored",
         /// Connections through a router found no free port of their block.
         PortsExhausted = "ports-exhausted",
-        /// The configuration was read again, and is followed.
+        /// The configuration was read again, and is followed; or what waited for the other nodes is in force.
         Reloaded = "reloaded",
         /// A hook failed.
         HookFailed = "hook-failed",
@@ -107,6 +107,8 @@ words! {
         Unflooded = "unflooded",
         /// The configuration was read again and refused, or could not be followed: nothing has changed.
         ReloadRefused = "reload-refused",
+        /// The configuration was read again; some of it waits until all nodes have read the same.
+        ReloadPending = "reload-pending",
         /// A kind that this version does not know.
         #[serde(other)]
         Unknown = "unknown",
@@ -170,6 +172,7 @@ impl EventKind {
             | EventKind::Drained
             | EventKind::Undrained
             | EventKind::Reloaded
+            | EventKind::ReloadPending
             | EventKind::Unknown => Tone::Plain,
         }
     }

@@ -278,6 +278,12 @@ pub struct Node {
     /// a key is being rotated. Empty if it has said nothing yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<String>,
+    /// What tells the part of its configuration that all nodes must have alike from others: 16 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<String>,
+    /// The same of the configuration that it has read again and waits for the others to read, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wants: Option<String>,
 }
 
 /// Who owns what.

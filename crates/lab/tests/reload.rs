@@ -12,18 +12,23 @@
 mod common;
 
 use std::fs;
-use std::net::TcpListener;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Output;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::{assert_none_lost, lasting, prober, root, say, second, sessions};
-use rudel_lab::{Lab, Settings, status, wait_until};
+use common::{assert_none_lost, at, lasting, ms, prober, root, say, second, sessions};
+use rudel_lab::{Lab, Settings, VIP4, status, wait_until};
 use serde_json::Value;
 
 const ALL: [&str; 3] = ["n1", "n2", "n3"];
 /// Nothing takes so long unless it is broken.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// An address that the cluster gets while it serves.
+const ADDED: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 74, 0, 20));
+/// The lease that the time-out of [`cluster`] allows is shorter, that of [`slower`] longer.
+const BETWEEN_LEASES_MS: u64 = 1000;
 
 /// A cluster in which every node has a configuration file of its own, which says the same at first. Its time-out is one that a
 /// busy test machine does not break.
@@ -175,6 +180,161 @@ fn weights_hooks_checks_and_the_drain_time_out_change_while_the_cluster_serves()
     assert_calm(&lab);
 }
 
+/// The configuration with a longer time-out, another interval and one address more.
+fn slower(text: &str) -> String {
+    let slower = text
+        .replace("timeout = \"1000ms\"", "timeout = \"3000ms\"\ninterval = \"200ms\"")
+        .replace(&format!("\"{VIP4}/24\""), &format!("\"{VIP4}/24\", \"{ADDED}/24\""));
+    assert!(slower.contains("interval") && slower.contains(&ADDED.to_string()), "{slower}");
+    slower
+}
+
+fn words(value: &Value) -> Vec<&str> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+/// Waits until a node knows that its last reload waits for these: a daemon that has only just begun has heard nobody yet.
+fn wait_waiting(lab: &Lab, name: &str, nodes: &[&str]) {
+    wait(lab, name, "a node to know whom it waits for", |seen| {
+        seen["reload"]["result"] == "pending" && words(&seen["reload"]["waiting_for"]) == nodes
+    });
+}
+
+/// Waits until a node lives by what its file says: its kernel has a lease that only this time-out allows.
+fn wait_lives_by(lab: &Lab, name: &str, is_slower: bool) {
+    wait(lab, name, "what was wanted to be in force", |seen| {
+        let lease = seen["lease_ms"].as_u64().unwrap_or_default();
+        seen["reload"]["result"] == "applied" && lease > 0 && (lease > BETWEEN_LEASES_MS) == is_slower
+    });
+}
+
+/// The last node reads what all others have read; returns the keys that have changed then, however long that takes.
+fn reload_as_the_last(lab: &Lab, name: &str, text: &str) -> Vec<String> {
+    let output = rudel_reload(lab, name, text);
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    wait(lab, name, "all nodes to follow", |seen| seen["reload"]["result"] == "applied");
+    keys(&seen(lab, name)["reload"]["applied"])
+}
+
+fn is_on_lo(lab: &Lab, name: &str) -> bool {
+    let mut command = lab.node(name).namespace().command("ip").expect("a command");
+    let output = command.args(["-o", "addr", "show", "dev", "lo"]).output().expect("ip runs");
+    String::from_utf8_lossy(&output.stdout).contains(&format!(" {ADDED}/"))
+}
+
+/// Whether anybody answers at the added address: nothing listens there, so who has it refuses.
+fn answers(lab: &Lab) -> Result<(), String> {
+    lab.client().forget_neighbours().expect("no neighbours");
+    let tried =
+        lab.client().run(|| TcpStream::connect_timeout(&at(ADDED, 9), ms(1500))).expect("in the client");
+    match tried {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+#[test]
+fn what_all_nodes_live_by_changes_on_all_of_them_when_the_last_has_read_it() {
+    let Some(_serial) = root() else { return };
+    let mut lab = cluster();
+    let owners = lab.wait_at_rest(&ALL).expect("at rest");
+    let open = sessions(&lab, &lasting(&lab, 30_000, 60));
+    let traffic = prober(&lab);
+    traffic.wait_answers(200).expect("answers before");
+    let former = text(&lab, "n1");
+    let present = slower(&former);
+    let changes = ["heartbeat.timeout", "heartbeat.interval", "interface.eth0.addresses"];
+
+    let output = rudel_reload(&lab, "n1", &present);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(
+        (&told["result"], keys(&told["pending"])),
+        (&Value::from("pending"), changes.map(str::to_owned).into())
+    );
+    assert_eq!((words(&told["waiting_for"]), keys(&told["applied"])), (vec!["n2", "n3"], vec![]));
+    let screen = lab.node("n1").rudel(&["status"]).expect("a status");
+    assert!(screen.contains("waiting for n2, n3 to reload"), "{screen}");
+    assert!(is_on_lo(&lab, "n1"), "what the kernel may refuse it has taken");
+    assert!(answers(&lab).is_err(), "nobody answers for it yet");
+
+    // n2 by the signal; and its daemon dies in the middle of the change. The next one goes on with what has been said.
+    fs::write(file(&lab, "n2"), &present).expect("a configuration");
+    lab.node_mut("n2").daemon().signal(libc::SIGHUP).expect("a signal");
+    wait_waiting(&lab, "n2", &["n3"]);
+    let pid = lab.node_mut("n2").working_daemon().expect("a daemon").to_string();
+    let killed = std::process::Command::new("kill").args(["-KILL", &pid]).status().expect("kill runs");
+    assert!(killed.success());
+    wait(&lab, "n2", "the next daemon", |seen| seen["restarts"] == 1);
+    wait_waiting(&lab, "n2", &["n3"]);
+    for name in ALL {
+        let lease = seen(&lab, name)["lease_ms"].as_u64().expect("a lease");
+        assert!(lease < BETWEEN_LEASES_MS, "{name} lives by what not all have read: {lease} ms");
+    }
+    traffic.wait_answers(200).expect("answers in the middle");
+    assert_eq!(lab.wait_at_rest(&ALL).expect("at rest"), owners, "nothing has moved");
+
+    assert_eq!(reload_as_the_last(&lab, "n3", &present), changes);
+    for name in ALL {
+        wait_lives_by(&lab, name, true);
+        let numbers: Vec<Value> = seen(&lab, name)["nodes"].as_array().expect("nodes").clone();
+        assert!(
+            numbers.iter().all(|node| node["configuration"] == numbers[0]["configuration"]),
+            "{numbers:?}"
+        );
+    }
+    wait_until(DEADLINE, "the added address to be answered for", || answers(&lab)).expect("an answer");
+    let mac = lab.client().neighbour(ADDED).expect("neighbours");
+    assert_eq!(mac.as_deref(), Some("03:bf:0a:4a:00:0a"), "the cluster's MAC");
+    traffic.wait_answers(400).expect("answers after");
+    assert_eq!(lab.wait_at_rest(&ALL).expect("at rest"), owners, "nothing has moved");
+    let report = traffic.finish().expect("a report");
+    assert!(report.failed().is_empty(), "{}", report.failures());
+    let ended = assert_none_lost(open);
+    say(&format!(
+        "{} connections one after the other, slowest {:?}; 0 of {} that stayed lost",
+        report.total(),
+        report.slowest(),
+        ended.len()
+    ));
+    assert_calm(&lab);
+
+    // The new time-out is what others wait for now: the former one would be over three times.
+    let killed = Instant::now();
+    lab.node_mut("n3").kill_daemon();
+    wait(&lab, "n1", "n3 to be given up", |seen| {
+        let mut events = seen["events"].as_array().into_iter().flatten();
+        events.any(|event| event["kind"] == "expired" && event["node"] == "n3")
+    });
+    let waited = killed.elapsed();
+    assert!(waited > ms(2500), "given up after {waited:?}");
+
+    // Back again, while n3 is down: it keeps nobody waiting. A restart into a changed file is as good as a reload.
+    fs::write(file(&lab, "n1"), &former).expect("a configuration");
+    lab.node("n1").rudel(&["restart"]).expect("rudel restart");
+    wait_waiting(&lab, "n1", &["n2"]);
+    assert_eq!(reload_as_the_last(&lab, "n2", &former), changes);
+    for name in ["n1", "n2"] {
+        wait_lives_by(&lab, name, false);
+        wait_until(DEADLINE, "the address to be gone", || {
+            if is_on_lo(&lab, name) { Err(format!("{name} has it")) } else { Ok(()) }
+        })
+        .expect("it has gone");
+    }
+    assert!(answers(&lab).is_err(), "nobody has it");
+
+    // n3 comes back with what it knows, is named and kept out, and comes in when it has read the present file.
+    lab.node_mut("n3").start_daemon().expect("it starts");
+    wait(&lab, "n1", "n3 to be named", |seen| {
+        let mut events = seen["events"].as_array().into_iter().flatten();
+        events.any(|event| event["kind"] == "mismatch" && event["node"] == "n3")
+    });
+    assert_eq!(seen(&lab, "n3")["buckets"]["owned"], 0);
+    assert_eq!(reload_as_the_last(&lab, "n3", &former), changes);
+    lab.wait_at_rest(&ALL).expect("it comes in");
+    wait_lives_by(&lab, "n3", false);
+}
+
 #[test]
 fn what_cannot_change_is_named_and_a_bad_file_changes_nothing() {
     let Some(_serial) = root() else { return };
@@ -190,12 +350,11 @@ fn what_cannot_change_is_named_and_a_bad_file_changes_nothing() {
         "For these say `rudel restart` on this node, which interrupts nothing:",
         "  node.metrics: none -> 127.0.0.1:9440",
         "These must be the same on every node: stop the daemon on all nodes, change the file on each, start it again:",
-        "  heartbeat.timeout: 1s -> 2s",
         "  interface.eth0.hash: source-ip-port -> none",
     ] {
         assert!(said.lines().any(|said| said == line), "{line} in:\n{said}");
     }
-    assert!(!said.contains("weight"), "only what stands in the way:\n{said}");
+    assert!(!said.contains("weight") && !said.contains("timeout"), "only what stands in the way:\n{said}");
 
     let said = refused(&lab, "n1", &good.replace("quorum = 1", "quorum = 1\ncolour = \"red\""), 2);
     assert!(said.contains("colour") && said.contains("^^^"), "{said}");
@@ -210,6 +369,13 @@ fn what_cannot_change_is_named_and_a_bad_file_changes_nothing() {
     let events = lab.node("n1").status().expect("a status").events();
     let refusals: Vec<_> = events.iter().filter(|(kind, ..)| kind == "reload-refused").collect();
     assert!(refusals.len() == 2 && refusals[1].2.contains("colour"), "{events:?}");
+
+    // The kernel could not follow: an address that the interface itself has. Nothing is half done.
+    let own = lab.node("n1").address4();
+    let taken = slower(&good).replace(&format!("\"{ADDED}/24\""), &format!("\"{ADDED}/24\", \"{own}/24\""));
+    let said = refused(&lab, "n1", &taken, 1);
+    assert!(said.contains(&own.to_string()), "{said}");
+    assert_eq!(seen(&lab, "n1")["reload"]["result"], "failed");
 
     assert_eq!(footprint.changes(&lab.node("n1").footprint().expect("after")), Vec::<String>::new());
     assert_eq!(common::epochs(&lab, &ALL), epochs);

@@ -659,7 +659,9 @@ fn a_reload_is_told_with_its_exit_code() {
     let mut reload = Reload {
         at: rudel_api::timestamp::Timestamp::now(),
         result: ReloadResult::Applied,
-        applied: vec![change],
+        applied: vec![change.clone()],
+        pending: vec![],
+        waiting_for: vec![],
         reason: None,
     };
     let told = |reload: &Reload, arguments: &[&str]| {
@@ -673,7 +675,16 @@ fn a_reload_is_told_with_its_exit_code() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(text, "changed node.weight: 100 -> 50\n");
 
-    reload.applied.clear();
+    // One that waits for other nodes is followed, too.
+    (reload.result, reload.applied, reload.pending) = (ReloadResult::Pending, vec![], vec![change]);
+    reload.waiting_for = vec!["n2".into()];
+    let output = told(&reload, &["reload"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text, "waiting for n2 to reload: node.weight: 100 -> 50\n");
+
+    reload.pending.clear();
+    reload.waiting_for.clear();
     reload.reason = Some("error: unknown key\n  | colour\n  | ^^^^^^".into());
     for (result, code) in [(ReloadResult::Refused, 2), (ReloadResult::Failed, 1)] {
         reload.result = result;

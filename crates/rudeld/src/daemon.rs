@@ -28,7 +28,7 @@ use rudel_proto::id::{Incarnation, NodeName, ViewId};
 use tokio::sync::{mpsc, oneshot};
 
 use self::answers::ask_daemon;
-use self::start::{Ears, Running, Speakers, leave_will};
+use self::start::{Ears, Hold, Running, Speakers, leave_will};
 use crate::clock::monotonic_ns;
 use crate::connections::{self, Connection};
 use crate::control::{self, CONNECTIONS_MAX, Followers};
@@ -109,7 +109,7 @@ pub fn run(options: &Options, role: Role, tie: &Tie) -> Result<End, DaemonError>
     let prepared = Prepared::new(options)?;
     let mut running = Running::start(options, prepared, role, tie)?;
     let fuse = Fuse;
-    let outcome = runtime.block_on(running.daemon.serve(running.ears));
+    let outcome = runtime.block_on(running.daemon.serve(running.ears, &mut running.hold));
     let mut failures = if running.daemon.handing_over && outcome.is_ok() {
         running.hold.leave_standing(tie)
     } else {
@@ -151,7 +151,11 @@ enum World {
 struct Daemon {
     /// The configuration in force.
     config: Config,
+    /// As the file was when it was read last, and followed.
+    file: Config,
     reloading: Reloading,
+    /// The word of terms that was heeded last.
+    terms_told: Option<(u64, u32)>,
     node: NodeName,
     cluster_links: Vec<ClusterLink>,
     own_addresses: Vec<IpAddr>,
@@ -199,7 +203,7 @@ struct Daemon {
 
 impl Daemon {
     /// Serves until the pulse thread has ended.
-    async fn serve(&mut self, ears: Ears) -> Result<(), String> {
+    async fn serve(&mut self, ears: Ears, hold: &mut Hold) -> Result<(), String> {
         let Ears { mut signals, mut orders, control, web, mut notices, mut latest, mut world, mut ended } =
             ears;
         self.history.borrow_mut().push(EventKind::Started, None, "the daemon has started");
@@ -234,7 +238,7 @@ impl Daemon {
                         _ = &mut ended => break,
                         _ = signals.terminate.recv() => self.leave("SIGTERM").await,
                         _ = signals.interrupt.recv() => self.leave("SIGINT").await,
-                        _ = signals.hangup.recv() => drop(self.reload(&mut checking)),
+                        _ = signals.hangup.recv() => drop(self.reload(hold, &mut checking).await),
                         order = orders.next() => self.obey(order).await,
                         Some(notice) = notices.recv() => self.hear(notice),
                         _ = guard.tick(), if self.table.is_some() => self.table.iter_mut().for_each(nat::Watch::look),
@@ -242,6 +246,7 @@ impl Daemon {
                         Ok(()) = latest.changed() => {
                             let latest = latest.borrow_and_update().clone();
                             checking.examine(latest.examination);
+                            self.follow_terms(hold, latest.terms);
                             self.follow(latest);
                         }
                         _ = progress.tick(), if self.leaving.is_some() => self.tell_progress(),
@@ -263,7 +268,7 @@ impl Daemon {
                         () = tokio::time::sleep(TELL_AGAIN), if self.fitness_is_untold() => self.tell_fitness(),
                         Some((request, answer)) = asked.recv() => {
                             if request == ControlRequest::Reload {
-                                let reload = self.reload(&mut checking);
+                                let reload = self.reload(hold, &mut checking).await;
                                 let _ = answer.send(Response::Reload(Box::new(reload)));
                                 continue;
                             }

@@ -97,6 +97,8 @@ pub struct HostSetup {
     /// The filters, to put frames through them.
     pub gates: Vec<Gate>,
     memberships: Vec<Membership>,
+    /// What is on `lo`, by interface.
+    addresses: Vec<Vec<IpAddr>>,
     host: Option<Host>,
 }
 
@@ -140,6 +142,7 @@ impl HostSetup {
             table: None,
             gates: Vec::new(),
             memberships: Vec::new(),
+            addresses: Vec::new(),
             host: None,
         };
         match setup.put_up_on(config, &mut xdp, links, journal, seed) {
@@ -179,36 +182,36 @@ impl HostSetup {
         self.gates = xdp.gates();
         xdp.detach_unclaimed()?;
         for cluster_link in links {
-            let v6: Vec<_> = cluster_link
-                .addresses()
-                .into_iter()
-                .filter_map(|address| match address {
-                    IpAddr::V6(address) => Some(address),
-                    IpAddr::V4(_) => None,
-                })
-                .collect();
-            let joined = Membership::join(cluster_link.link.index, cluster_link.cluster_mac(), &v6);
-            self.memberships.push(joined.map_err(|source| SetupError::Membership {
-                interface: cluster_link.interface.name.to_string(),
-                source,
-            })?);
+            self.memberships.push(join(cluster_link)?);
         }
-        let interfaces = links
-            .iter()
-            .map(|cluster_link| ClusterInterface {
-                name: cluster_link.interface.name.to_string(),
-                cluster_mac: cluster_link.cluster_mac(),
-                addresses: cluster_link.addresses(),
-            })
-            .collect();
         // The interfaces were found by these names, so they are those of settings, too.
         let requirements = router::requirements(config).unwrap_or_default();
         self.table = nat::ruleset(config, seed);
-        let plan = Plan { interfaces, requirements, table: self.table.clone() };
+        self.addresses = links.iter().map(ClusterLink::addresses).collect();
+        let plan = Plan { interfaces: interfaces(links), requirements, table: self.table.clone() };
         self.host = Some(Host::prepare(journal, &plan)?);
         for remark in router::remarks(config) {
             tracing::info!("{remark}");
         }
+        Ok(())
+    }
+
+    /// Changes over to other addresses on the same interfaces; everything else stays as the configuration says.
+    ///
+    /// # Errors
+    /// Whatever stands in the way; then all is as it was.
+    pub fn change_over(&mut self, config: &Config, links: &[ClusterLink]) -> Result<(), SetupError> {
+        let addresses: Vec<_> = links.iter().map(ClusterLink::addresses).collect();
+        if self.addresses == addresses {
+            return Ok(());
+        }
+        let memberships = links.iter().map(join).collect::<Result<_, _>>()?;
+        if let Some(host) = &mut self.host {
+            let requirements = router::requirements(config).unwrap_or_default();
+            host.apply(&Plan { interfaces: interfaces(links), requirements, table: self.table.clone() })?;
+        }
+        self.memberships = memberships;
+        self.addresses = addresses;
         Ok(())
     }
 
@@ -224,6 +227,32 @@ impl HostSetup {
         drop(self.memberships);
         failures
     }
+}
+
+/// Makes the NIC accept the cluster's frames.
+fn join(cluster_link: &ClusterLink) -> Result<Membership, SetupError> {
+    let v6: Vec<_> = cluster_link
+        .addresses()
+        .into_iter()
+        .filter_map(|address| match address {
+            IpAddr::V6(address) => Some(address),
+            IpAddr::V4(_) => None,
+        })
+        .collect();
+    Membership::join(cluster_link.link.index, cluster_link.cluster_mac(), &v6).map_err(|source| {
+        SetupError::Membership { interface: cluster_link.interface.name.to_string(), source }
+    })
+}
+
+fn interfaces(links: &[ClusterLink]) -> Vec<ClusterInterface> {
+    links
+        .iter()
+        .map(|cluster_link| ClusterInterface {
+            name: cluster_link.interface.name.to_string(),
+            cluster_mac: cluster_link.cluster_mac(),
+            addresses: cluster_link.addresses(),
+        })
+        .collect()
 }
 
 fn filter_options(cluster_link: &ClusterLink, border: Border, seed: u32) -> InterfaceOptions {

@@ -92,14 +92,14 @@ impl Legacy {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use rudel_proto::id::{ClusterName, Incarnation, NodeName};
     use rudel_proto::seal::{ClusterKey, Keys};
-    use rudel_proto::{Node, Output};
+    use rudel_proto::{Node, Output, Terms};
     use std::time::Duration;
 
-    fn config() -> Config {
+    pub(crate) fn config() -> Config {
         Config {
             cluster: ClusterName::new("web").unwrap(),
             name: NodeName::new("n1").unwrap(),
@@ -130,6 +130,14 @@ mod tests {
                 _ => {}
             }
         }
+    }
+
+    /// The memo of a member that obeys these terms, in a view of some of them.
+    pub(crate) fn memo_of_terms(obeyed: &[Terms], view: u64) -> Memo {
+        let mut memo = Memo::decode(&memo()).unwrap();
+        memo.obeyed = obeyed.to_vec();
+        memo.view.digest = view;
+        memo
     }
 
     fn household() -> Household {

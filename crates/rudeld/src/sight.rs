@@ -101,6 +101,15 @@ impl Sight {
         Sight { links: links.iter().map(watch).collect(), claims: Vec::new(), askers, asked_ns: 0 }
     }
 
+    /// The same interfaces have these addresses from now on.
+    pub fn follow(&mut self, links: &[ClusterLink]) {
+        for watched in &mut self.links {
+            if let Some(now) = links.iter().find(|link| link.link.index == watched.link.link.index) {
+                watched.link = now.clone();
+            }
+        }
+    }
+
     /// Somebody claims an address of the cluster.
     pub fn claimed(&mut self, claim: Claim) {
         self.claims.retain(|(known, _)| *known != claim);

@@ -120,8 +120,28 @@ pub fn snapshot(context: &Context<'_>, report: &Report) -> Snapshot {
         hook: context.hook.clone(),
         why_last_change: context.history.last_change().cloned(),
         alarms: context.reception.alarms().into_iter().chain(context.redundancy.iter().cloned()).collect(),
-        reload: context.reload.cloned(),
+        reload: context.reload.map(|reload| Reload { waiting_for: waiting_for(report), ..reload.clone() }),
     }
+}
+
+/// Who keeps a change from being made that this node wants: those that are members, or alive, and want something else.
+pub fn waiting_for(report: &Report) -> Vec<String> {
+    let status = &report.status;
+    let Some(wanted) = status.terms.wanted else {
+        return Vec::new();
+    };
+    let is_member = |id| status.view.as_ref().is_some_and(|view| view.names(id));
+    let peers = status.peers.iter().filter(|peer| !peer.gone && (peer.alive || is_member(peer.identity)));
+    let mut names: Vec<String> = peers
+        .filter(|peer| peer.word.as_ref().is_none_or(|word| word.wanted != wanted))
+        .map(|peer| peer.name.to_string())
+        .collect();
+    names.sort();
+    names
+}
+
+fn hexadecimal(digest: u64) -> String {
+    format!("{digest:016x}")
 }
 
 fn names(context: &Context<'_>, report: &Report) -> BTreeMap<NodeId, String> {
@@ -150,6 +170,8 @@ fn nodes(context: &Context<'_>, report: &Report, name: &impl Fn(NodeId) -> Strin
         reason: context.unfit.clone(),
         version: None,
         keys: keys(status.identity.id),
+        configuration: Some(hexadecimal(status.terms.present)),
+        wants: status.terms.wanted.map(hexadecimal),
     }];
     for peer in &status.peers {
         let id = peer.identity.id;
@@ -178,6 +200,8 @@ fn nodes(context: &Context<'_>, report: &Report, name: &impl Fn(NodeId) -> Strin
                 .or_else(|| word.filter(|word| word.late).map(|_| "its program is scheduled late".into())),
             version: None,
             keys: keys(id),
+            configuration: word.map(|word| hexadecimal(word.digest)),
+            wants: word.filter(|word| word.wanted != word.digest).map(|word| hexadecimal(word.wanted)),
         });
     }
     for (lost, event) in context.history.lost() {
@@ -196,6 +220,8 @@ fn nodes(context: &Context<'_>, report: &Report, name: &impl Fn(NodeId) -> Strin
                 reason: Some(event.reason.clone()),
                 version: None,
                 keys: Vec::new(),
+                configuration: None,
+                wants: None,
             });
         }
     }

@@ -124,6 +124,11 @@ impl Place {
         replace(&self.incarnation_path, format!("{}\n", incarnation.0).as_bytes())
     }
 
+    /// Where what all nodes live by is kept for the next daemon. It may be read before the place is taken.
+    pub fn terms_path(state_dir: &Path, cluster: &str, node: &str) -> PathBuf {
+        state_dir.join(format!("{cluster}-{node}.terms.json"))
+    }
+
     fn file_name(&self) -> String {
         self.runtime_stem.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }

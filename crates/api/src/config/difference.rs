@@ -12,6 +12,8 @@ use crate::reload::Change;
 pub enum Live {
     /// As soon as the daemon has read it again.
     Now,
+    /// When all nodes have read it again (R11): they live by it alike.
+    Together,
     /// At the next start of the node's daemon: a file with such a change is refused while it runs.
     Restart,
     /// Not before the daemons of all nodes have been stopped, since it must be the same everywhere.
@@ -23,6 +25,7 @@ impl Live {
     pub const fn as_str(self) -> &'static str {
         match self {
             Live::Now => "`rudel reload`",
+            Live::Together => "`rudel reload` on all nodes",
             Live::Restart => "`rudel restart`",
             Live::Everywhere => "a stop of all nodes",
         }
@@ -43,9 +46,12 @@ impl Key {
             | ("node", "name" | "socket" | "metrics")
             | ("interface", "xdp" | "name")
             | ("sync", _) => Live::Restart,
-            ("cluster", "name" | "quorum")
-            | ("heartbeat", _)
-            | ("interface", "side" | "mac" | "hash" | "networks" | "addresses")
+            ("cluster", "quorum") | ("heartbeat", "timeout" | "interval") | ("interface", "addresses") => {
+                Live::Together
+            }
+            ("cluster", "name")
+            | ("heartbeat", "group" | "interfaces")
+            | ("interface", "side" | "mac" | "hash" | "networks")
             | ("nat", _) => Live::Everywhere,
             (table, key) => panic!("nobody has said when a change of {table}.{key} is followed"),
         }
@@ -156,7 +162,10 @@ impl Difference {
                 interface.addresses.iter().map(|cidr| cidr.address()).collect()
             };
             let (from, to) = (list(&before.addresses), list(&after.addresses));
-            if addresses(before) != addresses(after) {
+            if addresses(before) != addresses(after) && before.side.is_router() {
+                // The filters of a router know them: what is for the router itself is hashed otherwise.
+                self.push(Live::Everywhere, "interface", name, "addresses", from, to);
+            } else if addresses(before) != addresses(after) {
                 self.note_at("interface", name, "addresses", from, to);
             } else if from != to {
                 // A prefix length matters to nobody but the reader of the file.
@@ -364,7 +373,7 @@ enabled = true
     #[test]
     fn the_manual_says_of_each_key_when_a_change_is_followed() {
         let manual = include_str!("../../../../docs/configuration.md");
-        for live in [Live::Now, Live::Restart, Live::Everywhere] {
+        for live in [Live::Now, Live::Together, Live::Restart, Live::Everywhere] {
             let keys: Vec<String> = KEYS
                 .iter()
                 .filter(|key| key.live() == live)
@@ -389,8 +398,15 @@ enabled = true
         let changed = SERVICE.replace("[\"192.0.2.10/24\"]", "[\"192.0.2.9/24\", \"192.0.2.10/24\"]");
         let difference = Difference::between(&config(SERVICE), &config(&changed));
         let macs = difference.of(Live::Everywhere);
-        assert_eq!(macs.len(), 2, "{difference:?}");
+        assert_eq!(macs.len(), 1, "{difference:?}");
         assert_eq!((macs[0].from.as_str(), macs[0].to.as_str()), ("03:bf:c0:00:02:0a", "03:bf:c0:00:02:09"));
+    }
+
+    #[test]
+    fn the_addresses_of_a_router_are_known_to_its_filters() {
+        let changed = ROUTER.replace("10.0.0.1/24", "10.0.0.1/24\", \"10.0.0.2/24");
+        let difference = Difference::between(&config(ROUTER), &config(&changed));
+        assert_eq!((difference.of(Live::Everywhere).len(), difference.of(Live::Together).len()), (1, 0));
     }
 
     #[test]

@@ -9,9 +9,9 @@
 //!   handle_timeout ──────────────┼─► evaluate() ───┼─ judge.rs       R5        who is expired
 //!   handle_command ──────────────┘   rules.rs      └─ coordinate.rs  R6        who makes the next view
 //!   handle_pulse_sent                R1-R3 R8 R9       resume.rs      R10       a run that outlives its daemon
-//!                                        │
+//!                                        │             terms.rs       R11       what all members live by alike
 //!                        say.rs ──► poll_action()    Send · Own · Keep · Lease · Examine · Event · Ordered ·
-//!                                                       Incarnation · Stopped
+//!                                                       Incarnation · Terms · Stopped
 //! ```
 //!
 //! Invariants: what is owned is part of what the adopted view gives; no view below the promise is adopted; an

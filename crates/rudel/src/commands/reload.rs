@@ -1,5 +1,8 @@
 //! `rudel reload`.
 
+use std::time::{Duration, Instant};
+
+use rudel_api::control::Client;
 use rudel_api::reload::{Reload, ReloadResult};
 use rudel_api::snapshot::SCHEMA;
 use serde::Serialize;
@@ -9,12 +12,18 @@ use crate::failure::Failure;
 use crate::output;
 use crate::target::Target;
 
+/// Once all nodes have read the same, they change over within a few time-outs: for so long at most this waits for it.
+const FOLLOW_TIMEOUT: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// Have this node read its configuration again
 ///
-/// What one node decides (weight, health checks, hooks, drain_timeout) is in force at once. If the file asks for anything
-/// that cannot change while the daemon runs, that is named, with what to do, and nothing changes at all; nor does it if the
-/// file is refused. The same as SIGHUP and `systemctl reload rudeld`, with an answer: exits with 0 if the file is followed,
-/// with 2 if it is refused, with 1 if this host could not follow it.
+/// What one node decides (weight, health checks, hooks, drain_timeout) is in force at once. What all nodes live by alike
+/// (timeout, interval, quorum, addresses of a service) comes into force on all of them when the last one has read the same;
+/// until then this says for whom it waits, and `rudel status` does. If the file asks for anything that cannot change while
+/// the daemon runs, that is named, with what to do, and nothing changes at all; nor does it if the file is refused. The same
+/// as SIGHUP and `systemctl reload rudeld`, with an answer: exits with 0 if the file is followed, also while it waits for
+/// other nodes, with 2 if it is refused, with 1 if this host could not follow it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   rudel reload
@@ -34,7 +43,7 @@ struct Told<'a> {
 
 pub(crate) fn run(target: &Target, args: &Args) -> Result<Outcome, Failure> {
     let mut client = target.connect()?;
-    let reload = client.reload()?;
+    let reload = follow(&mut client)?;
     if let Some(reason) = &reload.reason {
         let failure = match reload.result {
             ReloadResult::Refused => Failure::refused(reason.clone()),
@@ -53,6 +62,22 @@ pub(crate) fn run(target: &Target, args: &Args) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
+/// Reloads, and waits for the other nodes to follow if all of them have read the same.
+fn follow(client: &mut Client) -> Result<Reload, Failure> {
+    let mut reload = client.reload()?;
+    let deadline = Instant::now() + FOLLOW_TIMEOUT;
+    while reload.result == ReloadResult::Pending && reload.waiting_for.is_empty() && Instant::now() < deadline
+    {
+        std::thread::sleep(LOOK_EVERY);
+        match client.status()?.reload {
+            Some(later) if later.at == reload.at => reload = later,
+            // Somebody else has reloaded meanwhile: that is another story.
+            _ => break,
+        }
+    }
+    Ok(reload)
+}
+
 fn print_json(reload: &Reload) -> Result<(), Failure> {
     let told = Told { schema: SCHEMA, reload };
     let json = serde_json::to_string(&told).expect("it has text keys and no fallible parts");
@@ -63,6 +88,9 @@ fn render(reload: &Reload) -> String {
     let mut text = String::new();
     for change in &reload.applied {
         text.push_str(&format!("changed {change}\n"));
+    }
+    if let Some(waiting) = reload.waiting() {
+        text.push_str(&format!("{waiting}\n"));
     }
     if text.is_empty() {
         text.push_str("nothing has changed\n");
@@ -78,16 +106,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_is_what_changed() {
-        let change = Change { key: "node.weight".into(), from: "1".into(), to: "2".into() };
+    fn what_is_told_is_what_changed_and_what_waits() {
+        let change = |key: &str| Change { key: key.into(), from: "1".into(), to: "2".into() };
         let mut reload = Reload {
             at: Timestamp::now(),
-            result: ReloadResult::Applied,
-            applied: vec![change],
+            result: ReloadResult::Pending,
+            applied: vec![change("node.weight")],
+            pending: vec![change("cluster.quorum")],
+            waiting_for: vec!["n3".into()],
             reason: None,
         };
-        assert_eq!(render(&reload), "changed node.weight: 1 -> 2\n");
+        assert_eq!(
+            render(&reload),
+            "changed node.weight: 1 -> 2\nwaiting for n3 to reload: cluster.quorum: 1 -> 2\n"
+        );
+        reload.result = ReloadResult::Applied;
         reload.applied.clear();
+        reload.pending.clear();
         assert_eq!(render(&reload), "nothing has changed\n");
     }
 }

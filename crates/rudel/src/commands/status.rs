@@ -134,11 +134,11 @@ fn headline(snapshot: &Snapshot, troubles: &[String], now: Timestamp, width: usi
         let text = format!("last change {}: {}", ago(event.at.age_at(now)), sentence(event));
         wrap(&text, width).iter().for_each(|line| out.push_str(&format!("{line}\n")));
     }
-    if let Some(reload) = &snapshot.reload
-        && let Some(note) = reload.refusal()
-    {
-        let text = format!("reload {}: {note}", ago(reload.at.age_at(now)));
-        wrap(&text, width).iter().for_each(|line| out.push_str(&format!("{}\n", paint(NOTE, line))));
+    if let Some(reload) = &snapshot.reload {
+        for note in reload.waiting().into_iter().chain(reload.refusal()) {
+            let text = format!("reload {}: {note}", ago(reload.at.age_at(now)));
+            wrap(&text, width).iter().for_each(|line| out.push_str(&format!("{}\n", paint(NOTE, line))));
+        }
     }
     for trouble in troubles {
         for (i, line) in wrap(trouble, width.saturating_sub(2)).iter().enumerate() {
@@ -341,15 +341,26 @@ mod tests {
     }
 
     #[test]
-    fn why_the_last_reload_was_refused_is_told() {
-        use rudel_api::reload::{Reload, ReloadResult};
+    fn what_a_reload_waits_for_or_was_refused_for_is_told() {
+        use rudel_api::reload::{Change, Reload, ReloadResult};
         let mut snapshot = fixture();
-        snapshot.reload = Some(Reload {
+        let change = Change { key: "heartbeat.timeout".into(), from: "400ms".into(), to: "1s".into() };
+        let mut reload = Reload {
             at: "2026-01-01T00:09:00Z".parse().unwrap(),
-            result: ReloadResult::Refused,
+            result: ReloadResult::Pending,
             applied: vec![],
-            reason: Some("error: unknown key `colour`\n --> rudel.toml".into()),
-        });
+            pending: vec![change],
+            waiting_for: vec!["n2".into(), "n3".into()],
+            reason: None,
+        };
+        snapshot.reload = Some(reload.clone());
+        let text = plain(&snapshot, 120);
+        let told = "ago: waiting for n2, n3 to reload: heartbeat.timeout: 400ms -> 1s\n";
+        assert!(text.contains(told), "{text}");
+        reload.result = ReloadResult::Refused;
+        reload.pending.clear();
+        reload.reason = Some("error: unknown key `colour`\n --> rudel.toml".into());
+        snapshot.reload = Some(reload);
         let text = plain(&snapshot, 120);
         assert!(text.contains("nothing was changed: error: unknown key `colour`\n"), "{text}");
         assert_eq!(snapshot.troubles(), fixture().troubles(), "the cluster serves as before");

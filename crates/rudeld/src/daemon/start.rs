@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use rudel_api::config::Config;
 use rudel_api::timestamp::Timestamp;
 use rudel_datapath::{Datapath, LeaseUntil, Xdp};
-use rudel_proto::{Node, Time};
+use rudel_proto::id::NodeName;
+use rudel_proto::{Node, Terms, Time};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Daemon, DaemonError, QUEUE_MAX, World, failed};
+use super::{Daemon, DaemonError, QUEUE_MAX, World, failed, reload};
 use crate::advice::advised;
 use crate::clock::monotonic_ns;
 use crate::control::Control;
@@ -37,7 +39,7 @@ use crate::pulse::{self, Notice, Parts, Pulse, PulseError};
 use crate::reception::Reception;
 use crate::recording::Recording;
 use crate::redundancy::{Concern, Redundancy};
-use crate::reload::Reloading;
+use crate::reload::{Reloading, terms};
 use crate::sharing::{self, Sharing};
 use crate::sight::Sight;
 use crate::store::Place;
@@ -85,11 +87,11 @@ pub(super) struct Ears {
 
 /// What a serving daemon holds, to be taken down in order.
 pub(super) struct Hold {
-    responder: Responder,
+    pub(super) responder: Responder,
     monitor: Monitor,
     pulse: Pulse<Xdp>,
     sync: Option<SyncThread>,
-    host: HostSetup,
+    pub(super) host: HostSetup,
 }
 
 impl Hold {
@@ -142,7 +144,11 @@ impl Running {
         // The kernel reserves dots in the names of a BPF file system.
         let pin_dir = options.bpffs.join("rudel").join(format!("{cluster}-{}", node_name.replace('.', "+")));
         let mut household = prepared.household();
-        let adoptable = adoptable(&pin_dir, &protocol, &household);
+        let file = named(&prepared.reading.config, &prepared.reading.node);
+        let terms_path = Place::terms_path(&options.state_dir, cluster, node_name);
+        let mut reloading = Reloading::new(options, &prepared.reading, &terms_path);
+        let adoptable =
+            adoptable(&pin_dir, &household, |digest| reloading.protocol(&file, &protocol, digest));
         let rehearsed = match role {
             Role::InPlace if adoptable.is_ok() => {
                 Some(prepared.rehearse(&pin_dir, &options.bpffs).map_err(failed)?)
@@ -154,10 +160,11 @@ impl Running {
         // Everything that can be refused without a trace comes before the first change to the host.
         let place =
             Place::take(&options.runtime_dir, &options.state_dir, cluster, node_name).map_err(failed)?;
+        // The predecessor may have stored something more by now.
+        reloading.recall();
         let own_addresses = prepared.own_addresses();
         let Prepared { reading, heartbeat_links, heartbeats, state_links } = prepared;
-        let Reading { config, node: name, keys, fingerprints, seed, cluster_links } = reading;
-        let reloading = Reloading::new(options, name.clone(), fingerprints);
+        let Reading { config, node: name, keys, seed, mut cluster_links, .. } = reading;
         let ear_keys = keys.clone();
         let speaker = |link: &Heartbeat| Some((link.interface().to_owned(), link.speaker().ok()?));
         let speakers: Speakers = heartbeats.iter().filter_map(speaker).collect();
@@ -205,7 +212,7 @@ impl Running {
             journal: journal.clone(),
             socket,
             lock: place.lock_path().into(),
-            timeout_ms: u64::try_from(protocol.timeout.as_millis()).unwrap_or(u64::MAX),
+            timeout_ms: reload::timeout_ms(&file),
             farewells: Vec::new(),
         };
         // From here on somebody must take down what is put up, even if this process cannot.
@@ -217,12 +224,18 @@ impl Running {
         let lease = datapath.seize();
         let begin = Time::from_nanos(monotonic_ns());
         let mut checks = Checks::new(&config.health, Timestamp::now());
-        let legacy = adoptable_from(&datapath, lease, &protocol, &household);
-        let resumed = legacy.ok().and_then(|legacy| {
+        let legacy = adoptable_from(&datapath, lease, &household, |digest| {
+            reloading.protocol(&file, &protocol, digest)
+        });
+        let resumed = legacy.ok().and_then(|(legacy, protocol)| {
             let inheritance = legacy.inheritance(&datapath.read_table().ok()?, lease);
-            let node = Node::resume(protocol.clone(), keys.clone(), inheritance, begin).ok()?;
+            let node = Node::resume(protocol, keys.clone(), inheritance, begin).ok()?;
             Some((node, legacy))
         });
+        let memo = resumed.as_ref().map(|(_, legacy)| &legacy.memo);
+        let reload::Start { in_force, commands, links } =
+            reload::start(&mut reloading, &file, memo, &mut cluster_links, &responder).map_err(failed)?;
+        will.timeout_ms = reload::timeout_ms(&in_force);
         let (mut node, mut host, begin) = match resumed {
             Some((node, mut legacy)) => {
                 household.restarts = legacy.household.restarts + 1;
@@ -237,11 +250,13 @@ impl Running {
             None => {
                 let incarnation = place.next_incarnation().map_err(failed)?;
                 datapath.clear().map_err(failed)?;
-                let put_up = HostSetup::put_up(&config, datapath, &cluster_links, &journal, seed);
+                let put_up = HostSetup::put_up(&in_force, datapath, &links, &journal, seed);
                 let (host, silent) = put_up.map_err(failed)?;
                 datapath = silent;
                 let begin = Time::from_nanos(monotonic_ns());
-                let node = Node::new(protocol.clone(), keys.clone(), incarnation, begin);
+                let Terms { digest, quorum, timeout, interval } = terms(&in_force, seed);
+                let protocol = rudel_proto::Config { digest, quorum, timeout, interval, ..protocol.clone() };
+                let node = Node::new(protocol, keys.clone(), incarnation, begin);
                 (node.map_err(failed)?, Some(host), begin)
             }
         };
@@ -260,7 +275,8 @@ impl Running {
         fitness.set_connections(sharing.as_ref().is_none_or(Sharing::is_known));
         // Before the first pulse: nothing must be given to a node of which nobody knows whether it can serve.
         let fitness_told = fitness.word(&checks);
-        fitness_told.commands().into_iter().for_each(|command| node.handle_command(begin, command));
+        let told = fitness_told.commands().into_iter().chain(commands);
+        told.for_each(|command| node.handle_command(begin, command));
         let (notice_sender, notices) = mpsc::channel(QUEUE_MAX);
         let (teller, latest) = latest::channel();
         let (ended_sender, ended) = oneshot::channel();
@@ -291,7 +307,7 @@ impl Running {
             None => {
                 let datapath = ahead.take().map_or_else(open, Ok)?;
                 let (host, _) =
-                    HostSetup::put_up(&config, datapath, &cluster_links, &journal, seed).map_err(failed)?;
+                    HostSetup::put_up(&in_force, datapath, &links, &journal, seed).map_err(failed)?;
                 host
             }
         };
@@ -349,8 +365,10 @@ impl Running {
             recording,
             requests: pulse.requests.clone(),
             cluster_links,
-            config,
+            config: in_force,
+            file,
             reloading,
+            terms_told: None,
             node: name,
             seed,
             place,
@@ -379,38 +397,47 @@ pub(super) fn leave_will(tie: &Tie, will: &Serving, speakers: &Speakers) {
     tie.tell_with(&ToParent::Serving(will.clone()), &fds);
 }
 
+/// The configuration with the name that the node goes by, wherever that came from.
+fn named(config: &Config, name: &NodeName) -> Config {
+    let mut config = config.clone();
+    config.node.name = Some(name.clone());
+    config
+}
+
 /// Whether a daemon so configured could go on with what is pinned now, as far as can be seen from outside.
 fn adoptable(
     pin_dir: &Path,
-    protocol: &rudel_proto::Config,
     household: &Household,
-) -> Result<Legacy, String> {
+    protocol: impl Fn(u64) -> rudel_proto::Config,
+) -> Result<(Legacy, rudel_proto::Config), String> {
     let left = rudel_datapath::look(pin_dir).map_err(|error| error.to_string())?;
     let left = left.ok_or("nothing is left of it")?;
-    fitting(&left.memo, left.lease, protocol, household)
+    fitting(&left.memo, left.lease, household, protocol)
 }
 
 /// The same of what has been opened.
 fn adoptable_from(
     datapath: &Xdp,
     lease: LeaseUntil,
-    protocol: &rudel_proto::Config,
     household: &Household,
-) -> Result<Legacy, String> {
+    protocol: impl Fn(u64) -> rudel_proto::Config,
+) -> Result<(Legacy, rudel_proto::Config), String> {
     let memo = datapath.read_memo().map_err(|error| error.to_string())?;
-    fitting(&memo, lease, protocol, household)
+    fitting(&memo, lease, household, protocol)
 }
 
+/// With what the protocol is told by the terms that the run lives by, whatever the file says.
 fn fitting(
     memo: &[u8],
     lease: LeaseUntil,
-    protocol: &rudel_proto::Config,
     household: &Household,
-) -> Result<Legacy, String> {
+    protocol: impl Fn(u64) -> rudel_proto::Config,
+) -> Result<(Legacy, rudel_proto::Config), String> {
     if monotonic_ns() >= lease.as_nanos() {
         return Err("its lease is over".into());
     }
     let legacy = Legacy::decode(memo)?;
-    legacy.fits(protocol, household)?;
-    Ok(legacy)
+    let protocol = protocol(legacy.memo.view.digest);
+    legacy.fits(&protocol, household)?;
+    Ok((legacy, protocol))
 }

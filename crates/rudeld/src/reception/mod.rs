@@ -173,6 +173,26 @@ impl Reception {
         }
     }
 
+    /// The same interfaces have these addresses from now on. What is known of an ear stays with it; if a family is new, or
+    /// has gone, all of them are judged anew: pulses tell ears apart by their places.
+    pub fn follow(&mut self, links: &[ClusterLink]) {
+        let mut former = std::mem::replace(&mut self.ears, ears(links));
+        let is_same = |a: &Ear, b: &Ear| a.number() == b.number();
+        let stays =
+            former.len() == self.ears.len() && former.iter().zip(&self.ears).all(|(a, b)| is_same(a, b));
+        for ear in &mut self.ears {
+            if let Some(before) = former.iter_mut().find(|before| is_same(before, ear)) {
+                ear.last = std::mem::take(&mut before.last);
+            }
+        }
+        for (port, link) in self.ports.iter_mut().zip(links) {
+            port.link = link.clone();
+        }
+        if !stays {
+            self.judge = Judge::new(self.ears.len());
+        }
+    }
+
     /// Whether an interface hears in all of its families; the worst of them.
     pub fn hearing(&self, interface: &str) -> Hearing {
         let hearings: Vec<Hearing> = (0..self.ears.len())
