@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::Serialize;
+
 use crate::failure::Failure;
 
 /// Whether whoever read standard output has gone.
@@ -21,6 +23,16 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         }
         Ok(()) => Ok(()),
     }
+}
+
+/// Writes a value as one line of JSON.
+///
+/// # Panics
+/// If it cannot be JSON: a map with other keys than texts, or a part that refuses.
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let json =
+        serde_json::to_string(value).expect("what is told to scripts has text keys and no fallible parts");
+    print(&format!("{json}\n"))
 }
 
 /// Whether whoever read standard output has gone, as the last [`print`] found: a command that prints for ever ends then.
@@ -43,5 +55,14 @@ pub(crate) fn hint(text: &str) {
 
 /// How wide output may be: the terminal's width, or 80 columns where there is none.
 pub(crate) fn width() -> usize {
-    terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0).max(40))
+    terminal_size::terminal_size().map_or(80, columns)
+}
+
+/// The width of the terminal that standard output is, if it is one.
+pub(crate) fn terminal_width() -> Option<usize> {
+    terminal_size::terminal_size_of(io::stdout()).map(columns)
+}
+
+fn columns((width, _): (terminal_size::Width, terminal_size::Height)) -> usize {
+    usize::from(width.0).max(40)
 }

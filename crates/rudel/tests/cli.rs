@@ -342,7 +342,7 @@ fn events_are_told_in_order_and_filtered() {
     let text = stdout(&output);
     assert_eq!(
         text.lines().next(),
-        Some("2025-12-31 22:00:00.000  joined       n3        new node heard"),
+        Some("2025-12-31 22:00:00.000  joined       n3    new node heard"),
         "{text}"
     );
     assert!(!text.contains('\x1b'));

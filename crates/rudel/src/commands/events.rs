@@ -47,6 +47,11 @@ const LAST_WHEN_FOLLOWING: usize = 10;
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// What is left for the reason at least, whatever the width.
 const REASON_WIDTH_MIN: usize = 24;
+const KIND_WIDTH: usize = 11;
+/// Longer names widen their own line only.
+const NODE_WIDTH_MAX: usize = 16;
+/// From this width on the day stands in each line, and the reason has room all the same.
+const DATED_WIDTH_MIN: usize = 110;
 
 fn kind(text: &str) -> Result<EventKind, String> {
     match text.parse() {
@@ -61,25 +66,26 @@ fn kind(text: &str) -> Result<EventKind, String> {
 
 pub(crate) fn run(target: &Target, args: &Args) -> Result<Outcome, Failure> {
     let mut client = target.connect()?;
+    let mut page = Page::new(output::terminal_width());
     if !args.follow {
         let events = client.events_json(None)?;
-        print(&client, &events, args, args.last)?;
+        page.print(&client, &events, args, args.last)?;
         return Ok(Outcome::Done);
     }
     let past = client.follow_json(None)?;
-    print(&client, &past, args, Some(args.last.unwrap_or(LAST_WHEN_FOLLOWING)))?;
+    page.print(&client, &past, args, Some(args.last.unwrap_or(LAST_WHEN_FOLLOWING)))?;
     let mut after = newest(&client, &past)?;
     loop {
         match client.next_events_json() {
             Ok(events) => {
-                print(&client, &events, args, None)?;
+                page.print(&client, &events, args, None)?;
                 after = newest(&client, &events)?.or(after);
             }
             Err(error @ (ClientError::Lost { .. } | ClientError::Timeout { .. })) => {
                 output::complain(&format!("rudel: {error}: waiting for it"));
                 let (again, missed) = reconnect(target, after)?;
                 client = again;
-                print(&client, &missed, args, None)?;
+                page.print(&client, &missed, args, None)?;
                 after = newest(&client, &missed)?.or(after);
             }
             Err(error) => return Err(error.into()),
@@ -109,66 +115,95 @@ fn newest(client: &Client, events: &[Box<RawValue>]) -> Result<Option<u64>, Clie
     events.last().map_or(Ok(None), |raw| client.event(raw).map(|event| event.sequence))
 }
 
-/// Prints what is wanted of these events, at most the `last` of them.
-fn print(client: &Client, events: &[Box<RawValue>], args: &Args, last: Option<usize>) -> Result<(), Failure> {
-    let mut wanted = Vec::new();
-    for raw in events {
-        let event = client.event(raw)?;
-        let is_wanted = args.node.as_ref().is_none_or(|node| *node == event.node)
-            && (args.kind.is_empty() || args.kind.contains(&event.kind));
-        if is_wanted {
-            wanted.push((raw, event));
-        }
-    }
-    let begin = wanted.len().saturating_sub(last.unwrap_or(usize::MAX));
-    let wanted = &wanted[begin..];
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let text: String = if args.json {
-        wanted.iter().map(|(raw, _)| format!("{}\n", raw.get())).collect()
-    } else {
-        let width = output::width();
-        wanted.iter().map(|(_, event)| line(event, width)).collect()
-    };
-    output::print(&text)
+/// How events are laid out, and what that depends on of those before.
+struct Page {
+    /// Of the terminal; on anything else each event is one line, for grep and its kin.
+    width: Option<usize>,
+    /// As wide as the longest name so far, so that the reason has what is left.
+    node_width: usize,
+    /// Where there is little room, a day stands above its events instead of in each.
+    day: String,
 }
 
-/// An event as a line, its reason wrapped below itself. Columns have fixed widths: what comes later is not known.
-fn line(event: &Event, width: usize) -> String {
-    const KIND_WIDTH: usize = 11;
-    const NODE_WIDTH: usize = 8;
-    // 2026-01-01 00:00:00.000 is what RFC 3339 and people can both read.
-    let at = event.at.to_string().replace('T', " ").replace('Z', "");
-    let node: String = event.node.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    let kind = event.kind.as_str();
-    let space = |text: &str, width: usize| " ".repeat(width.saturating_sub(text.chars().count()));
-    let head = format!(
-        "{}  {}{}  {}{}  ",
-        paint(DIM, &at),
-        paint(style(event.kind), kind),
-        space(kind, KIND_WIDTH),
-        paint(BOLD, &node),
-        space(&node, NODE_WIDTH),
-    );
-    let indent = at.len() + 2 + KIND_WIDTH.max(kind.len()) + 2 + NODE_WIDTH.max(node.chars().count()) + 2;
-    let (indent, mut out) = match width.saturating_sub(indent) {
-        // Below the head there is more room.
-        ..REASON_WIDTH_MIN => (4, format!("{}\n    ", head.trim_end())),
-        _ => (indent, head),
-    };
-    let reason = wrap(&event.reason, width.saturating_sub(indent));
-    if reason.is_empty() {
-        return format!("{}\n", out.trim_end());
+impl Page {
+    fn new(width: Option<usize>) -> Self {
+        Page { width, node_width: 4, day: String::new() }
     }
-    for (i, line) in reason.iter().enumerate() {
-        if i > 0 {
-            out.push_str(&" ".repeat(indent));
+
+    /// Prints what is wanted of these events, at most the `last` of them.
+    fn print(
+        &mut self,
+        client: &Client,
+        events: &[Box<RawValue>],
+        args: &Args,
+        last: Option<usize>,
+    ) -> Result<(), Failure> {
+        let mut wanted = Vec::new();
+        for raw in events {
+            let event = client.event(raw)?;
+            let is_wanted = args.node.as_ref().is_none_or(|node| *node == event.node)
+                && (args.kind.is_empty() || args.kind.contains(&event.kind));
+            if is_wanted {
+                wanted.push((raw, event));
+            }
         }
-        out.push_str(line);
-        out.push('\n');
+        let begin = wanted.len().saturating_sub(last.unwrap_or(usize::MAX));
+        let wanted = &wanted[begin..];
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let text: String = if args.json {
+            wanted.iter().map(|(raw, _)| format!("{}\n", raw.get())).collect()
+        } else {
+            self.lines(wanted.iter().map(|(_, event)| event))
+        };
+        output::print(&text)
     }
-    out
+
+    fn lines<'a>(&mut self, events: impl Iterator<Item = &'a Event> + Clone) -> String {
+        let names = events.clone().map(|event| event.node.chars().count());
+        self.node_width = names.chain([self.node_width]).max().unwrap_or(0).min(NODE_WIDTH_MAX);
+        events.map(|event| self.line(event)).collect()
+    }
+
+    /// An event as a line, its reason wrapped below itself.
+    fn line(&mut self, event: &Event) -> String {
+        // 2026-01-01 00:00:00.000 is what RFC 3339 and people can both read.
+        let at = event.at.to_string().replace('T', " ").replace('Z', "");
+        let node: String = event.node.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        let kind = event.kind.as_str();
+        let is_narrow = self.width.is_some_and(|width| width < DATED_WIDTH_MIN);
+        let (mut out, at) = match at.split_once(' ').filter(|_| is_narrow) {
+            Some((day, time)) if *day == self.day => (String::new(), time),
+            Some((day, time)) => {
+                day.clone_into(&mut self.day);
+                (format!("{}\n", paint(DIM, day)), time)
+            }
+            None => (String::new(), &*at),
+        };
+        let space = |text: &str, width: usize| " ".repeat(width.saturating_sub(text.chars().count()));
+        let head = format!(
+            "{}  {}{}  {}{}  ",
+            paint(DIM, at),
+            paint(style(event.kind), kind),
+            space(kind, KIND_WIDTH),
+            paint(BOLD, &node),
+            space(&node, self.node_width),
+        );
+        let width = self.width.unwrap_or(usize::MAX);
+        let indent =
+            at.len() + 2 + KIND_WIDTH.max(kind.len()) + 2 + self.node_width.max(node.chars().count()) + 2;
+        let (indent, head) = match width.saturating_sub(indent) {
+            // Below the head there is more room.
+            ..REASON_WIDTH_MIN => (4, format!("{}\n    ", head.trim_end())),
+            _ => (indent, head),
+        };
+        let reason = wrap(&event.reason, width.saturating_sub(indent));
+        out.push_str(if reason.is_empty() { head.trim_end() } else { &head });
+        out.push_str(&reason.join(&format!("\n{}", " ".repeat(indent))));
+        out.push('\n');
+        out
+    }
 }
 
 /// How an event looks: what somebody should look at, what takes a share, what is good again.
@@ -196,14 +231,13 @@ mod tests {
         }
     }
 
-    fn plain(events: &[Event], width: usize) -> String {
-        let text: String = events.iter().map(|event| line(event, width)).collect();
+    fn plain(events: &[Event], width: Option<usize>) -> String {
+        let text = Page::new(width).lines(events.iter());
         anstream::adapter::strip_str(&text).to_string()
     }
 
-    #[test]
-    fn events_are_lines_that_fit() {
-        let events = [
+    fn history() -> Vec<Event> {
+        let mut events = vec![
             event(
                 EventKind::Expired,
                 "n2",
@@ -217,24 +251,59 @@ mod tests {
             ),
             event(EventKind::HookFailed, "n1", ""),
         ];
+        events[3].at = "2026-01-02T03:04:05.678Z".parse().unwrap();
+        events
+    }
+
+    #[test]
+    fn events_are_lines_that_fit() {
+        let (mut events, all) = (history(), history());
+        events.remove(2);
         assert_eq!(
-            plain(&events, 80),
+            plain(&events, Some(80)),
             "\
-2026-01-01 00:10:00.123  expired      n2        not heard for 412 ms, nor by n3,
-                                                while this node was scheduled on
-                                                time
-2026-01-01 00:10:00.123  view         n1        view 13: 2 members, 86 buckets
-                                                move (expired: n2)
-2026-01-01 00:10:00.123  rejected     firewall-1.example.org
-    sealed with another key (from 192.0.2.99:7440 on eth0)
-2026-01-01 00:10:00.123  hook-failed  n1
+2026-01-01
+00:10:00.123  expired      n2    not heard for 412 ms, nor by n3, while this
+                                 node was scheduled on time
+00:10:00.123  view         n1    view 13: 2 members, 86 buckets move (expired:
+                                 n2)
+2026-01-02
+03:04:05.678  hook-failed  n1
 "
         );
-        for width in [40, 80, 160] {
-            for line in plain(&events, width).lines().filter(|line| !line.contains("firewall")) {
+        assert_eq!(
+            plain(&all[..3], Some(110)),
+            "\
+2026-01-01 00:10:00.123  expired      n2                not heard for 412 ms, nor by n3, while this node was
+                                                        scheduled on time
+2026-01-01 00:10:00.123  view         n1                view 13: 2 members, 86 buckets move (expired: n2)
+2026-01-01 00:10:00.123  rejected     firewall-1.example.org  sealed with another key (from 192.0.2.99:7440 on
+                                                              eth0)
+"
+        );
+        for width in [40, 80, 109, 110, 160] {
+            for line in plain(&all, Some(width)).lines().filter(|line| !line.contains("firewall")) {
                 assert!(line.trim_end().chars().count() <= width.max(58), "{line}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_no_terminal_gets_an_event_a_line() {
+        let events = history();
+        let text = plain(&events, None);
+        assert_eq!(text.lines().count(), events.len(), "{text}");
+        assert!(text.lines().all(|line| line.starts_with("2026-01-0")), "{text}");
+        assert!(text.contains(&events[0].reason), "{text}");
+    }
+
+    #[test]
+    fn a_day_stands_once_above_what_follows() {
+        let mut page = Page::new(Some(80));
+        let events = history();
+        assert!(page.lines(events[..1].iter()).contains("2026-01-01"));
+        assert!(!page.lines(events[1..2].iter()).contains("2026-01-01"));
+        assert!(page.lines(events[3..].iter()).contains("2026-01-02"));
     }
 
     #[test]

@@ -129,8 +129,7 @@ impl<'a> Told<'a> {
 /// Tells what was done: one sentence, or JSON.
 pub(crate) fn report(subject: &Subject, told: Told<'_>, sentence: &str) -> Result<Outcome, Failure> {
     if subject.json {
-        let json = serde_json::to_string(&told).expect("it has text keys and no fallible parts");
-        output::print(&format!("{json}\n"))?;
+        output::print_json(&told)?;
     } else {
         output::print(&format!("{sentence}\n"))?;
     }

@@ -98,9 +98,7 @@ pub(crate) fn run(target: &Target, args: &Args) -> Result<Outcome, Failure> {
     };
     let plan = Plan::new(start, args)?;
     if args.json {
-        let json =
-            serde_json::to_string(&plan.to_json()).expect("a plan has text keys and no fallible parts");
-        output::print(&format!("{json}\n"))?;
+        output::print_json(&plan.to_json())?;
     } else {
         output::print(&plan.render(output::width()))?;
     }

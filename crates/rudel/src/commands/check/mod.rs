@@ -37,7 +37,8 @@ use system::{Here, System};
 /// reason and its remedy. Nothing is changed. Run it as root to see everything, and on each node: what one hears another
 /// need not.
 ///
-/// Exits with 0 if all is well, 3 if there are warnings or errors, 2 if the configuration is refused.
+/// Exits with 0 if nothing is worse than a note, with 3 if there is a warning or an error (the severity in --json tells which),
+/// with 2 if the configuration is refused, and with 1 if there is none to look at.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   rudel check
@@ -75,8 +76,7 @@ pub(crate) fn run(target: &Target, args: &Args) -> Result<Outcome, Failure> {
     });
     let report = look(&Here, &config, &told, Timestamp::now());
     if args.json {
-        let text = serde_json::to_string(&report).expect("a report has text keys and no fallible parts");
-        output::print(&format!("{text}\n"))?;
+        output::print_json(&report)?;
     } else {
         output::print(&screen::render(&report, output::width()))?;
     }
