@@ -286,6 +286,28 @@ pub struct Node {
     pub wants: Option<String>,
 }
 
+impl Node {
+    /// What people are told of its state. Who drains stays in that state until it is undrained; `drained` says that
+    /// nothing is left to wait for.
+    pub fn shown_state(&self) -> &'static str {
+        let has_drained = self.state == NodeState::Draining
+            && self.buckets == 0
+            && self.settled != Some(false)
+            && self.keeping.is_none_or(|keeping| keeping == 0);
+        if has_drained { "drained" } else { self.state.as_str() }
+    }
+
+    /// The addresses that people know it by: without those of a link alone, unless it has no other.
+    pub fn shown_addresses(&self) -> String {
+        let is_of_link = |text: &&String| {
+            text.parse().is_ok_and(|address: std::net::Ipv6Addr| address.is_unicast_link_local())
+        };
+        let wider: Vec<&str> =
+            self.addresses.iter().filter(|text| !is_of_link(text)).map(String::as_str).collect();
+        if wider.is_empty() { self.addresses.join(" ") } else { wider.join(" ") }
+    }
+}
+
 /// Who owns what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Buckets {
@@ -597,6 +619,31 @@ mod tests {
             s.nodes[0].reason = Some("deaf".to_owned());
         });
         assert_eq!(sick, format!("n1 is not healthy: deaf; {NOBODY_HEALTHY}"));
+    }
+
+    #[test]
+    fn who_drains_has_drained_when_nothing_is_left_to_wait_for() {
+        let mut node = Node { state: NodeState::Draining, buckets: 0, ..snapshot().nodes[0].clone() };
+        assert_eq!(node.shown_state(), "drained");
+        for (buckets, settled, keeping) in [(1, None, None), (0, Some(false), None), (0, Some(true), Some(2))]
+        {
+            (node.buckets, node.settled, node.keeping) = (buckets, settled, keeping);
+            assert_eq!(node.shown_state(), "draining", "{node:?}");
+        }
+        (node.state, node.keeping) = (NodeState::Active, None);
+        assert_eq!(node.shown_state(), "active");
+    }
+
+    #[test]
+    fn addresses_of_a_link_alone_are_shown_if_there_is_no_other() {
+        let mut node = snapshot().nodes[0].clone();
+        let mut shown = |addresses: &[&str]| {
+            node.addresses = addresses.iter().map(ToString::to_string).collect();
+            node.shown_addresses()
+        };
+        assert_eq!(shown(&["192.0.2.11", "fe80::1", "2001:db8::11"]), "192.0.2.11 2001:db8::11");
+        assert_eq!(shown(&["fe80::1"]), "fe80::1");
+        assert_eq!(shown(&[]), "");
     }
 
     #[test]

@@ -7,12 +7,13 @@ use crate::commands::{
 };
 use crate::target::Target;
 
-const EXIT_CODES: &str = "\
+/// What stands before each code, and between it and its meaning, is cut off for the manual pages.
+pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  it could not be done; why, and what to do, is on stderr
   2  wrong usage, or a configuration that is refused
-  3  the cluster is degraded (status), or something is wrong (check)
+  3  the cluster is degraded (status); there is a warning or an error (check)
 
 Example:
   rudel status";

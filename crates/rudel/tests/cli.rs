@@ -538,6 +538,31 @@ fn a_restart_is_over_when_the_successor_answers() {
 }
 
 #[test]
+fn a_restart_is_over_when_the_successor_hears_whom_the_former_heard() {
+    let host = Host::new();
+    let looks = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = std::sync::Arc::clone(&looks);
+    host.answer(move |request| {
+        let mut snapshot = healthy();
+        let response = match request {
+            Ok(Request::Status) => {
+                let look = looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                snapshot.restarts = u32::from(look > 0);
+                if (1..4).contains(&look) {
+                    snapshot.nodes[1].heard_ms = None;
+                }
+                Response::Status(Box::new(snapshot))
+            }
+            Ok(Request::Restart) => ordered(&snapshot, None),
+            _ => Response::Error(Failure::new("no", "none")),
+        };
+        response.to_line()
+    });
+    assert_eq!(code(&host.ask(&["restart"])), 0);
+    assert!(counted.load(std::sync::atomic::Ordering::Relaxed) >= 5, "its status would still tell of a loss");
+}
+
+#[test]
 fn a_restart_that_cannot_be_says_why() {
     let host = Host::new();
     host.answer(|request| {

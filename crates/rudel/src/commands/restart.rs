@@ -16,6 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks whether it answers.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// How long the next daemon may take until it has heard whom the former one heard.
+const HEARS_WITHIN: Duration = Duration::from_secs(2);
+
 /// Restart the daemon of this machine without a gap
 ///
 /// Starts the program and the configuration that are in place now beside the daemon that works. If that can begin, it
@@ -73,8 +76,7 @@ pub(crate) fn run(target: &Target, args: &Args) -> Result<Outcome, Failure> {
         ),
     };
     if args.json {
-        let json = serde_json::to_string(&told).expect("it has text keys and no fallible parts");
-        output::print(&format!("{json}\n"))?;
+        output::print_json(&told)?;
     } else {
         output::print(&format!("{text}\n"))?;
     }
@@ -84,10 +86,17 @@ pub(crate) fn run(target: &Target, args: &Args) -> Result<Outcome, Failure> {
 /// The first word of the next daemon. Until the former has gone, it may still answer.
 fn wait_for_successor(target: &Target, before: &Snapshot) -> Result<Snapshot, Failure> {
     let deadline = Instant::now() + PATIENCE;
+    let mut begun = None;
     loop {
         let answer = target.connect().and_then(|mut client| Ok(client.status()?));
         match answer {
-            Ok(status) if !same_daemon(before, &status) => return Ok(status),
+            Ok(status) if !same_daemon(before, &status) => {
+                let since = *begun.get_or_insert_with(Instant::now);
+                if hears_as(before, &status) || since.elapsed() > HEARS_WITHIN {
+                    return Ok(status);
+                }
+                std::thread::sleep(LOOK_EVERY);
+            }
             _ if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY),
             Ok(_) => {
                 return Err(Failure::undone(
@@ -98,6 +107,15 @@ fn wait_for_successor(target: &Target, before: &Snapshot) -> Result<Snapshot, Fa
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Whether it hears whom the former one heard. Until their next heartbeats it does not, and its status would tell of
+/// losses that are none.
+fn hears_as(before: &Snapshot, now: &Snapshot) -> bool {
+    let heard = |status: &Snapshot, name: &str| {
+        status.nodes.iter().any(|node| node.name == name && node.heard_ms.is_some())
+    };
+    before.nodes.iter().all(|node| node.heard_ms.is_none() || heard(now, &node.name))
 }
 
 /// The count alone does not tell: it begins anew in a daemon that could not go on where the former one ended.

@@ -37,11 +37,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// restarted in place: no bucket moves, and no connection breaks. The seed of the flow hash stays what it was.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
-  rudel key rotate                    what every node has, and what is next
-  rudel key rotate accept             on one node: makes the new key; copy the key file to the others,
-  rudel key rotate accept             and do this there
-  rudel key rotate switch             on every node: seal with the new key
-  rudel key rotate retire             on every node: forget the old one")]
+  rudel key rotate           what every node has, and what is next
+  rudel key rotate accept    on one node: makes the new key in the key file
+                             copy the key file to the others, and there:
+  rudel key rotate accept
+  rudel key rotate switch    on every node: seal with the new key
+  rudel key rotate retire    on every node: forget the old one")]
 pub(crate) struct Args {
     /// The step to do on this node
     step: Option<Step>,

@@ -195,7 +195,7 @@ fn nodes(snapshot: &Snapshot, width: usize) -> String {
         let state = match node.healthy {
             // A node that is active and cannot serve is best told by that.
             false if node.state == NodeState::Active => Cell("unhealthy".to_owned(), BAD),
-            _ => Cell(node.state.to_string(), state_style(node.state)),
+            _ => Cell(node.shown_state().to_owned(), state_style(node.state)),
         };
         let heard = match node.heard_ms {
             _ if is_me => Cell("self".to_owned(), DIM),
@@ -212,12 +212,16 @@ fn nodes(snapshot: &Snapshot, width: usize) -> String {
             cells: vec![
                 Cell(node.name.clone(), if is_me { BOLD } else { PLAIN }),
                 state,
-                node.weight.to_string().into(),
+                match node.state {
+                    // Whoever is no member has none that would be known here.
+                    NodeState::Lost => Cell("-".to_owned(), DIM),
+                    _ => node.weight.to_string().into(),
+                },
                 node.buckets.to_string().into(),
                 percent(usize::from(node.buckets), total).into(),
                 heard,
             ],
-            tail: node.addresses.join(" "),
+            tail: node.shown_addresses(),
             below: below.into_iter().collect(),
         }
     };

@@ -8,7 +8,7 @@ use rudel_api::check::{
 };
 use rudel_api::config::{ClusterMacMode, Config, Interface};
 use rudel_api::event::EventKind;
-use rudel_api::snapshot::{NodeState, Snapshot};
+use rudel_api::snapshot::{Node, NodeState, Snapshot};
 use rudel_api::timestamp::Timestamp;
 
 use super::Told;
@@ -381,6 +381,11 @@ pub(super) fn prune_lines(finding: Finding, place: &str, bridge: &str) -> Findin
     finding.enter(place, [BRIDGE.replace("BRIDGE", bridge)])
 }
 
+/// A make of switches or routers whose lines are from its maker's documents: docs/network.md says which.
+fn untried(make: &str) -> String {
+    format!("{make}, from its documents, not tried")
+}
+
 /// What to enter on a switch so that it delivers the cluster's MAC; the sources are in docs/network.md.
 fn switch_lines(finding: Finding, interface: &Interface) -> Finding {
     let mac = dotted(&interface.cluster_mac().to_string());
@@ -397,7 +402,7 @@ fn switch_lines(finding: Finding, interface: &Interface) -> Finding {
                 ],
             )
             .enter(
-                "Cisco NX-OS (Nexus 9000)",
+                untried("Cisco NX-OS (Nexus 9000)"),
                 [format!("mac address-table static {mac} vlan VLAN interface PORT")],
             );
     }
@@ -412,14 +417,16 @@ fn switch_lines(finding: Finding, interface: &Interface) -> Finding {
             ["ip link set dev vmbr0 type bridge mcast_snooping 0".to_owned()],
         )
         .enter(
-            "Cisco IOS (Catalyst)",
+            untried("Cisco IOS (Catalyst)"),
             [format!("mac address-table static {mac} vlan VLAN interface PORT1 PORT2 PORT3")],
         );
     match interface.mac {
-        ClusterMacMode::Igmp => finding
-            .enter("Cisco NX-OS (Nexus 7000)", ["vlan configuration VLAN", "  layer-2 multicast lookup mac"]),
+        ClusterMacMode::Igmp => finding.enter(
+            untried("Cisco NX-OS (Nexus 7000)"),
+            ["vlan configuration VLAN", "  layer-2 multicast lookup mac"],
+        ),
         _ => finding.enter(
-            "HPE Comware (FlexFabric)",
+            untried("HPE Comware (FlexFabric)"),
             [format!("mac-address multicast {} interface PORT1 to PORT3 vlan VLAN", mac.replace('.', "-"))],
         ),
     }
@@ -441,7 +448,7 @@ fn strangers(interface: &Interface, seen: &InterfaceSight, report: &mut Report) 
                  lease, a node whose arp_ignore was changed.",
             )
             .enter("a switch, if it is a Linux bridge", [format!("bridge fdb show br BRIDGE | grep {}", claim.mac)])
-            .enter("Cisco", [format!("show mac address-table address {}", dotted(&claim.mac.to_string()))]),
+            .enter(untried("Cisco"), [format!("show mac address-table address {}", dotted(&claim.mac.to_string()))]),
         );
     }
     for asker in &seen.insistent {
@@ -496,20 +503,24 @@ fn entry_lines(finding: Finding, interface: &Interface, address: IpAddr) -> Find
         return finding;
     }
     let finding = finding
-        .enter("Cisco IOS", [format!("arp {address} {dots} arpa")])
-        .enter("Cisco NX-OS", ["interface VlanVLAN".to_owned(), format!("  ip arp {address} {dots}")])
+        .enter(untried("Cisco IOS"), [format!("arp {address} {dots} arpa")])
         .enter(
-            "Juniper Junos (not EX)",
+            untried("Cisco NX-OS"),
+            ["interface VlanVLAN".to_owned(), format!("  ip arp {address} {dots}")],
+        )
+        .enter(
+            untried("Juniper Junos (not EX)"),
             [format!(
                 "set interfaces IFACE unit 0 family inet address OWN/LEN arp {address} {} {mac}",
                 if is_group { "multicast-mac" } else { "mac" }
             )],
         );
     match interface.mac {
-        ClusterMacMode::Igmp => finding.enter("ArubaOS-Switch", ["ip arp-mcast-replies"]),
-        _ if is_group => finding
-            .enter("HPE Comware (FlexFabric)", ["undo arp check enable"])
-            .enter("Allied Telesis AlliedWare Plus", ["interface vlanVLAN", "  arp-mac-disparity multicast"]),
+        ClusterMacMode::Igmp => finding.enter(untried("ArubaOS-Switch"), ["ip arp-mcast-replies"]),
+        _ if is_group => finding.enter(untried("HPE Comware (FlexFabric)"), ["undo arp check enable"]).enter(
+            untried("Allied Telesis AlliedWare Plus"),
+            ["interface vlanVLAN", "  arp-mac-disparity multicast"],
+        ),
         _ => finding,
     }
 }
@@ -596,22 +607,33 @@ fn others(snapshot: &Snapshot, report: &mut Report) {
     };
     let left: Vec<String> = snapshot.troubles().into_iter().filter(|trouble| !told(trouble)).collect();
     let is_fenced = snapshot.state == NodeState::Fenced;
+    let silent = |trouble: &str| {
+        let says = |node: &Node, what| trouble.starts_with(&format!("{} is {what}", node.name));
+        snapshot.nodes.iter().find(|node| says(node, "lost") || says(node, "not heard"))
+    };
     for trouble in left {
-        report.add(
-            Finding::new(
-                Name::Degraded,
-                Severity::Error,
-                Area::Network,
-                trouble,
+        let finding = |why, remedy: &str| {
+            Finding::new(Name::Degraded, Severity::Error, Area::Network, trouble.as_str(), why, remedy)
+        };
+        report.add(match silent(&trouble) {
+            Some(node) => finding(
+                "What it served is with the others, who have that much more to do.",
+                "Look at it: whether the machine is up, whether its daemon runs, and whom that hears. If it is gone for good: \
+                 `rudel restart` on the others forgets it, without a gap.",
+            )
+            .enter(node.name.as_str(), ["systemctl status rudeld", "journalctl -u rudeld -e", "rudel check"])
+            .enter("this node", [format!("rudel events --node {}", node.name)]),
+            None if is_fenced => finding(
                 "The cluster itself says so; `rudel status` shows the whole of it.",
-                if is_fenced {
-                    "Another machine has this node's name: give each its own ([node] name)."
-                } else {
-                    "See docs/troubleshooting.md, by what you see; the history says since when."
-                },
+                "Another machine has this node's name: give each its own ([node] name).",
             )
             .enter("this node", ["rudel status", "rudel events"]),
-        );
+            None => finding(
+                "The cluster itself says so; `rudel status` shows the whole of it.",
+                "See docs/troubleshooting.md, by what you see; the history says since when.",
+            )
+            .enter("this node", ["rudel status", "rudel events"]),
+        });
     }
     if report.findings.len() == before && !report.is_degraded() {
         report.well(Area::Network, "the cluster is not degraded");

@@ -521,26 +521,40 @@ fn a_querier_is_named_where_somebody_is_deaf() {
     assert!(text.contains("mac address-table static 03bf.c000.020a vlan VLAN"), "{text}");
 }
 
+/// Holds what was looked at, or written down for scripts, in a file; `RUDEL_WRITE_SCREENS=1` writes it.
+fn hold(file: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(file);
+    if std::env::var_os("RUDEL_WRITE_SCREENS").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(text, kept, "look at it, and write {file} with RUDEL_WRITE_SCREENS=1");
+}
+
 #[test]
-fn screens_look_as_they_did() {
+fn screens_and_json_are_as_they_were() {
     let mut troubled = World::well();
     troubled.system.sysctl_is("net/ipv4/conf/eth0/arp_ignore", "0");
     troubled.seen().queriers.push(Querier { address: "0.0.0.0".parse().unwrap(), age_ms: 40 });
     troubled.seen().ears[0].hearing = Hearing::Deaf;
     let mut unstarted = World::well();
     unstarted.told = None;
-    for (name, world) in
-        [("check-well", World::well()), ("check-troubled", troubled), ("check-unstarted", unstarted)]
-    {
-        let key = world.dir.path().display().to_string();
-        let text = anstream::adapter::strip_str(&screen::render(&world.report(), 80)).to_string();
-        // The key's place is a temporary one, and long.
-        let text = text.replace(&key, "/etc/rudel");
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/{name}.txt"));
-        if std::env::var_os("UPDATE_SCREENS").is_some() {
-            std::fs::write(&path, &text).unwrap();
-        }
-        let known = std::fs::read_to_string(&path).unwrap_or_default();
-        assert_eq!(text, known, "{} (UPDATE_SCREENS=1 writes it anew)", path.display());
+    let mut lonely = World::well();
+    let snapshot = &mut lonely.told.as_mut().unwrap().0;
+    let n3 = snapshot.nodes.iter_mut().find(|node| node.name == "n3").unwrap();
+    (n3.state, n3.heard_ms, n3.buckets) = (NodeState::Lost, None, 0);
+    n3.reason = Some("not heard for 400 ms, nor by n2".into());
+    for (name, world) in [
+        ("check-well", World::well()),
+        ("check-troubled", troubled),
+        ("check-unstarted", unstarted),
+        ("check-lost", lonely),
+    ] {
+        let report = world.report();
+        let plain = |text: &str| text.replace(&world.dir.path().display().to_string(), "/etc/rudel");
+        let text = anstream::adapter::strip_str(&screen::render(&report, 80)).to_string();
+        hold(&format!("{name}.txt"), &plain(&text));
+        // The names in it are a promise to scripts.
+        hold(&format!("{name}.json"), &plain(&(serde_json::to_string_pretty(&report).unwrap() + "\n")));
     }
 }
