@@ -253,7 +253,7 @@ impl Xdp {
         match program.fd()?.as_fd().try_clone_to_owned() {
             Ok(fd) => drop(self.programs.insert(options.ifindex, fd)),
             Err(error) => {
-                tracing::warn!(interface = options.name, %error, "no frame can be put through the filter")
+                tracing::warn!(interface = options.name, %error, "no frame can be put through the filter: what is sent to a node that dies is lost until it is repeated; see the error")
             }
         }
         Ok(mode)

@@ -111,7 +111,7 @@ impl Watch {
 /// Starts the thread, which ends with the pulse thread. If it cannot work, the log says so: the node serves without it.
 pub fn start(words: Words, pin_dir: &Path, gates: Vec<Gate>) {
     let tell = |error: &dyn std::fmt::Display| {
-        tracing::warn!(%error, "what is sent to a node that has just died is lost until its sender repeats it");
+        tracing::warn!(%error, "what is sent to a node that has just died is lost until its sender repeats it; see the error");
     };
     let pin_dir = pin_dir.to_owned();
     let thread =
@@ -167,7 +167,7 @@ fn put_through(segments: Vec<Segment>, gates: &[Gate]) {
         tracing::info!(segments = count, "segments that came while nobody had their buckets go on");
     }
     if let Some(error) = failed {
-        tracing::warn!(%error, "segments that came while nobody had their buckets are lost");
+        tracing::warn!(%error, "segments that came while nobody had their buckets are lost: their senders repeat them, nothing to do");
     }
 }
 

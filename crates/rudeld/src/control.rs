@@ -82,7 +82,7 @@ impl Control {
                 Ok((stream, _)) => return stream,
                 Err(error) => {
                     // Out of file descriptors, most likely: let others finish first.
-                    tracing::warn!(%error, "cannot accept a control connection");
+                    tracing::warn!(%error, "cannot accept a control connection: `rudel` waits for an answer; raise LimitNOFILE of the unit if it goes on");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }

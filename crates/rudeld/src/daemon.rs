@@ -425,7 +425,9 @@ impl Daemon {
             leave_will(&self.tie, &self.will, &self.speakers);
             match self.place.store_incarnation(incarnation) {
                 Ok(()) => self.incarnation_stored = Some(incarnation),
-                Err(error) => tracing::warn!(%error, "the number of this run is not stored"),
+                Err(error) => {
+                    tracing::warn!(%error, "the number of this run is not stored, so that the next one may not be known to be later: see the error")
+                }
             }
         }
         if latest.has_served {
@@ -453,7 +455,7 @@ impl Daemon {
         let found = match found {
             Ok(found) => found,
             Err(error) => {
-                tracing::warn!(%error, "cannot list the open connections: what is kept is kept until the drain time-out");
+                tracing::warn!(%error, "cannot list the open connections: what is kept is kept until the drain time-out; load the kernel modules inet_diag and tcp_diag");
                 return;
             }
         };
@@ -606,7 +608,7 @@ impl Daemon {
         let mut history = self.history.borrow_mut();
         match error {
             Some(error) => {
-                tracing::warn!(check = %name, "a health check fails: {name}: {error}");
+                tracing::warn!(check = %name, "a health check fails: {name}: {error}; mend what it asks, docs/health.md says how it counts");
                 history.push(EventKind::Unhealthy, None, format!("{name}: {error}"));
             }
             None => {

@@ -56,12 +56,12 @@ impl EventLog {
                 Ok((events, damaged)) => {
                     past.extend(events);
                     if damaged > 0 {
-                        tracing::warn!(path = %path.display(), damaged, "passed over lines of the history that are no events");
+                        tracing::warn!(path = %path.display(), damaged, "passed over lines of the history that are no events: after a power cut nothing to do, else check the disk");
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "cannot read the history: it begins anew");
+                    tracing::warn!(path = %path.display(), %error, "cannot read the history: it begins anew; remove the file if it is damaged");
                 }
             }
         }
@@ -83,7 +83,7 @@ impl EventLog {
             let _ = end.send(());
         });
         if let Err(error) = &thread {
-            tracing::warn!(%error, "the history is not written to disk: there is no thread to be had");
+            tracing::warn!(%error, "the history is not written to disk: there is no thread to be had; raise TasksMax of the unit");
         }
         (EventLog { lines: thread.is_ok().then_some(lines), ended, is_behind: false }, past)
     }
@@ -98,7 +98,9 @@ impl EventLog {
             Ok(()) => self.is_behind = false,
             Err(TrySendError::Full(_)) => {
                 if !std::mem::replace(&mut self.is_behind, true) {
-                    tracing::warn!("the disk does not keep up: the history on it has a hole here");
+                    tracing::warn!(
+                        "the disk does not keep up: the history on it has a hole here; check the disk"
+                    );
                 }
             }
             // The thread ends only with this value.
@@ -110,7 +112,7 @@ impl EventLog {
 impl Drop for EventLog {
     fn drop(&mut self) {
         if self.lines.take().is_some() && self.ended.recv_timeout(END_MAX).is_err() {
-            tracing::warn!("the disk hangs: the last events of the history may not be on it");
+            tracing::warn!("the disk hangs: the last events of the history may not be on it; check the disk");
         }
     }
 }
@@ -216,7 +218,7 @@ impl Writer {
         let path = self.path.display();
         match result {
             Err(error) if !self.failing => {
-                tracing::warn!(%path, %error, "cannot write the history to disk: it goes on in memory alone");
+                tracing::warn!(%path, %error, "cannot write the history to disk: it goes on in memory alone; free space there, then run `rudel restart`");
                 self.failing = true;
             }
             Ok(()) if self.failing => {

@@ -294,7 +294,7 @@ impl<L: Fn() -> Level, F: Fn(String)> Runner<L, F> {
                     queue.told = queue.told.max(told);
                     drop(queue);
                     if let Err(error) = write_told(&self.place.told, told) {
-                        tracing::warn!(path = %self.place.told.display(), %error, "cannot store what the hook was told: after a restart it is told again");
+                        tracing::warn!(path = %self.place.told.display(), %error, "cannot store what the hook was told: after a restart it is told again; free space there");
                     }
                 }
                 Err(_) if queue.end.is_some_and(|end| Instant::now() >= end) => return,
@@ -307,7 +307,7 @@ impl<L: Fn() -> Level, F: Fn(String)> Runner<L, F> {
                     let news = queue.failed.replace(error.clone()) != Some(error);
                     drop(queue);
                     if news {
-                        tracing::warn!(event = %task.event.kind, "the hook failed: {reason}");
+                        tracing::warn!(event = %task.event.kind, "the hook failed: {reason}; mend the program, docs/hooks.md says how it is called");
                         (self.failed)(reason);
                     }
                     again = Some((task.event, attempt + 1));

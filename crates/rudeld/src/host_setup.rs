@@ -149,11 +149,11 @@ impl HostSetup {
             Ok(()) => Ok((setup, xdp)),
             Err(error) => {
                 for failure in setup.take_down(xdp) {
-                    tracing::warn!(%failure, "left behind");
+                    tracing::warn!(%failure, "left behind after a start that failed: the next start removes it; see the error if it does not");
                 }
                 // A predecessor's changes to the host go too, if its journal is there.
                 if let Err(failure) = Host::recover(journal) {
-                    tracing::warn!(%failure, "left behind");
+                    tracing::warn!(%failure, "left behind after a start that failed: the next start removes it; see the error if it does not");
                 }
                 Err(error)
             }

@@ -1,7 +1,8 @@
 //! Every error of the program, collected, as it is read: what happened, to what, and what to do.
 //!
-//! `tests/fixtures/messages.txt` holds them as they were looked at; `RUDEL_WRITE_SCREENS=1` writes it anew. That none is
-//! missing is found out in the sources, in which each error has an `#[error(…)]`. Besides these there are failures whose
+//! `tests/fixtures/messages.txt` holds them as they were looked at, and `log.txt` the lines of the log that wake somebody;
+//! `RUDEL_WRITE_SCREENS=1` writes them anew. That none is missing is found out in the sources, in which each error has an
+//! `#[error(…)]` and each line a `warn!` or `error!`. Besides these there are failures whose
 //! advice the compiler asks for (`Failure` of the control socket and of the tool, the `help:` lines of a refused
 //! configuration); they are provoked in `tests/errors.rs` of daemon and tool.
 
@@ -82,6 +83,21 @@ const ADVICE: &[&str] = &[
     "use ",
     "wait ",
     "is not one of ",
+    "nothing to do",
+    "restart ",
+    "trying again",
+];
+
+/// Lines of the log that consist of what was said elsewhere, and where that says what to do.
+const CARRIED: &[(&str, &str)] = &[
+    ("{event}", "an event of the protocol: docs/troubleshooting.md, by its kind"),
+    ("{reason}", "an event of the history: docs/troubleshooting.md, by its kind"),
+    ("{warning}", "a warning of the configuration, with its advice behind the semicolon"),
+    ("datagrams rejected: {rejection}", "Rejection, above"),
+    (
+        "the configuration was read again, and nothing was changed:\\n{}",
+        "a refusal of a reload, with its help",
+    ),
 ];
 
 struct Collection(BTreeMap<String, (Reader, Vec<String>)>);
@@ -393,14 +409,89 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-#[test]
-fn every_error_is_collected() {
+/// The lines of a source file that are logged at the levels warn and error: the level, and the text as it is written.
+fn log_lines(source: &str) -> Vec<(&'static str, String)> {
+    // Tests log nothing.
+    let source = source.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let mut lines = Vec::new();
+    for level in ["warn", "error"] {
+        for (at, start) in source.match_indices(&format!("{level}!(")) {
+            if source[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+                continue;
+            }
+            lines.push((level, last_literal(&source[at + start.len()..])));
+        }
+    }
+    lines
+}
+
+/// The last text among the arguments of a macro, whose opening parenthesis stands before.
+fn last_literal(arguments: &str) -> String {
+    let (mut depth, mut last, mut chars) = (1, String::new(), arguments.chars().peekable());
+    while let Some(c) = chars.next() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth -= 1,
+            '"' => {
+                last.clear();
+                while let Some(c) = chars.next().filter(|c| *c != '"') {
+                    match c {
+                        // A line that goes on in the next one.
+                        '\\' if chars.peek() == Some(&'\n') => {
+                            while chars.next_if(|c| c.is_whitespace()).is_some() {}
+                        }
+                        '\\' => last.extend([c].into_iter().chain(chars.next())),
+                        c => last.push(c),
+                    }
+                }
+            }
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    last
+}
+
+/// The sources of what administrators run. The other crates are for those who work on rudel.
+fn programs() -> Vec<PathBuf> {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut files = Vec::new();
-    // The other crates are for those who work on rudel.
     ["api", "datapath", "proto", "rudel", "rudeld"]
         .iter()
         .for_each(|name| sources(&crates.join(name).join("src"), &mut files));
+    files
+}
+
+#[test]
+fn every_line_of_the_log_that_wakes_somebody_says_what_to_do() {
+    let mut all: BTreeMap<String, &str> = BTreeMap::new();
+    for file in programs().iter().filter(|file| !file.ends_with("tests.rs")) {
+        for (level, text) in log_lines(&std::fs::read_to_string(file).expect("a source")) {
+            assert!(!text.is_empty(), "a line without words in {}", file.display());
+            all.insert(text, level);
+        }
+    }
+    assert!(all.len() > 50, "{all:?}");
+    let (mut page, mut complaints) = (String::new(), Vec::new());
+    for (text, level) in &all {
+        let carried = CARRIED.iter().find(|(line, _)| line == text);
+        let note = carried.map(|(_, what)| format!(" (within: {what})")).unwrap_or_default();
+        page.push_str(&format!("{level}: {text}{note}\n"));
+        if carried.is_none() && !ADVICE.iter().any(|words| text.contains(words)) {
+            complaints.push(text);
+        }
+    }
+    assert_eq!(complaints, Vec::<&String>::new(), "it does not say what to do");
+    let gone: Vec<_> = CARRIED.iter().filter(|(line, _)| !all.contains_key(*line)).collect();
+    assert!(gone.is_empty(), "there is no such line any more: {gone:?}");
+    hold("log.txt", &page);
+}
+
+#[test]
+fn every_error_is_collected() {
+    let files = programs();
     let there: Vec<String> = files
         .iter()
         .filter(|file| !file.ends_with("rudeld/src/messages.rs"))
@@ -442,10 +533,15 @@ fn every_message_says_what_happened_to_what_and_what_to_do() {
         }
     }
     assert_eq!(complaints, Vec::<String>::new());
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/messages.txt");
+    hold("messages.txt", &page);
+}
+
+/// Holds a page that was looked at against its file.
+fn hold(file: &str, page: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(file);
     if std::env::var_os("RUDEL_WRITE_SCREENS").is_some() {
         std::fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
-        std::fs::write(&path, &page).expect("a file");
+        std::fs::write(&path, page).expect("a file");
     }
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
     for (now, then) in page.lines().zip(kept.lines()) {

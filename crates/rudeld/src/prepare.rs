@@ -230,7 +230,7 @@ pub(crate) fn config_digest(config: &Config, seed: u32) -> u64 {
 
 fn own_addresses(links: &[Link]) -> Vec<IpAddr> {
     let all = addresses::all().unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot list this host's addresses");
+        tracing::warn!(%error, "cannot list this host's addresses: others are not told them; see the error");
         Vec::new()
     });
     all.into_iter()

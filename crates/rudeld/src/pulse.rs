@@ -526,7 +526,9 @@ impl<D: Datapath> Turn<D> {
         if let Err(error) = self.notices.try_send(notice) {
             match error.into_inner() {
                 Notice::Record(_) => {
-                    tracing::error!("the recording has a hole here: the disk does not keep up")
+                    tracing::error!(
+                        "the recording has a hole here: the disk does not keep up; record onto a faster one, let it be memory"
+                    )
                 }
                 _ => tracing::debug!("a notice was dropped: the runtime does not keep up"),
             }
@@ -657,7 +659,7 @@ impl<D: Datapath> Turn<D> {
         Report {
             status: self.node.status(now()),
             interfaces: self.datapath.counters().unwrap_or_else(|error| {
-                tracing::warn!(%error, "cannot read the packet counters");
+                tracing::warn!(%error, "cannot read the packet counters: they are missing in the status; see the error");
                 Vec::new()
             }),
             addresses: self.addresses.clone(),

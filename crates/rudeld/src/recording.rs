@@ -50,7 +50,7 @@ impl Recording {
             writeln!(file, "{line}")
         };
         if let Err(error) = result {
-            tracing::error!(path = %self.path.display(), %error, "the recording ends here");
+            tracing::error!(path = %self.path.display(), %error, "the recording ends here: free space there and start the daemon again to make another");
             self.file = None;
         }
     }

@@ -288,7 +288,7 @@ impl Reloading {
         let going_on = Beginning { in_force: in_force.clone(), commands: Vec::new() };
         self.start_with(file, in_force, others, Vec::new()).unwrap_or_else(|error| {
             // What is not stored must not be wished for; to go on is worth more than to follow the file.
-            tracing::error!(%error, "what the file asks for is not followed before the next reload");
+            tracing::error!(%error, "what the file asks for is not followed: mend that, and run `rudel reload`");
             going_on
         })
     }
@@ -404,7 +404,7 @@ impl Reloading {
         self.agreed = Some(Shared::of(&config));
         if let Err(error) = self.store() {
             // Then the next daemon obeys what this one has obeyed, too, for a moment.
-            tracing::warn!(%error, "what all nodes live by is not stored");
+            tracing::warn!(%error, "what all nodes live by is not stored: see the error");
         }
         Some((config, more))
     }

@@ -155,7 +155,7 @@ impl Sharing {
     /// This run of the node has another number from now on.
     pub fn set_incarnation(&self, incarnation: Incarnation) {
         if !self.door.incarnation(incarnation) {
-            tracing::warn!("the sync thread does not take the number of this run");
+            tracing::warn!("the sync thread does not take the number of this run: run `rudel restart`");
         }
     }
 
@@ -166,7 +166,7 @@ impl Sharing {
             Ok(Some(classify)) => classify,
             Ok(None) => return,
             Err(error) => {
-                tracing::warn!(%error, "cannot list this host's addresses: what is shared goes by the former ones");
+                tracing::warn!(%error, "cannot list this host's addresses: what is shared goes by the former ones; if they have changed, run `rudel restart`");
                 return;
             }
         };

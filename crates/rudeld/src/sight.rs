@@ -88,7 +88,7 @@ impl Sight {
         let watch = |link: &ClusterLink| {
             let name = &link.link.name;
             let told = |error: &io::Error| {
-                tracing::warn!(interface = %name, %error, "cannot listen for queries: `rudel check` will not name queriers");
+                tracing::warn!(interface = %name, %error, "cannot listen for queries: `rudel check` will not name queriers; see the error");
             };
             let ears = [false, true].map(|is_v6| Ear::open(name, is_v6).inspect_err(told).ok());
             Watched {

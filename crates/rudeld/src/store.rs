@@ -101,7 +101,7 @@ impl Place {
     pub fn next_incarnation(&self) -> Result<Incarnation, StoreError> {
         let stored = match fs::read_to_string(&self.incarnation_path) {
             Ok(text) => text.trim().parse::<u64>().unwrap_or_else(|_| {
-                tracing::warn!(path = %self.incarnation_path.display(), "not a number: beginning anew from the clock");
+                tracing::warn!(path = %self.incarnation_path.display(), "not a number: beginning anew from the clock: if the clock is right, nothing to do");
                 0
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,

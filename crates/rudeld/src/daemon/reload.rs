@@ -216,7 +216,7 @@ impl Daemon {
     fn take_away_unwanted(&self, hold: &mut Hold) {
         let links = self.reloading.links_for(&self.cluster_links, None);
         if let Err(left) = hold.host.change_over(&self.config, &links) {
-            tracing::warn!(%left, "an address that the cluster has no more is left on this host");
+            tracing::warn!(%left, "an address that the cluster has no more is left on this host: remove it from lo by hand");
         }
     }
 }

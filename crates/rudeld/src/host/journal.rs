@@ -127,7 +127,7 @@ impl Journal {
                 } else if found.network_namespace != network_namespace {
                     tracing::warn!(
                         journal = %path.display(),
-                        "the host journal belongs to another network namespace: what it lists cannot be restored from here"
+                        "the host journal belongs to another network namespace: what it lists cannot be restored from here; remove the file if that namespace is gone"
                     );
                     Vec::new()
                 } else {

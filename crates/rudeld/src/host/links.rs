@@ -249,7 +249,7 @@ impl Drop for Monitor {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the link monitor's thread had panicked");
+            tracing::error!("the link monitor's thread had panicked: report it with what is above");
         }
     }
 }
@@ -268,7 +268,7 @@ impl<F: FnMut(LinkEvent)> Watch<F> {
             match poll(&mut fds, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => {
-                    tracing::error!(%error, "the link monitor cannot wait for changes and has stopped");
+                    tracing::error!(%error, "the link monitor cannot wait for changes and has stopped: a lost carrier is not noticed any more; run `rudel restart`");
                     return;
                 }
             }
@@ -279,7 +279,7 @@ impl<F: FnMut(LinkEvent)> Watch<F> {
                 Ok(()) => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => self.recover(socket),
                 Err(error) => {
-                    tracing::error!(%error, "the link monitor cannot read changes and has stopped");
+                    tracing::error!(%error, "the link monitor cannot read changes and has stopped: a lost carrier is not noticed any more; run `rudel restart`");
                     return;
                 }
             }
@@ -314,7 +314,9 @@ impl<F: FnMut(LinkEvent)> Watch<F> {
         tracing::debug!("link changes came faster than they were read: reading all links again");
         match all() {
             Ok(present) => self.reconcile(present),
-            Err(error) => tracing::warn!(%error, "cannot read the links again after lost messages"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the links again after lost messages: if links have changed since, run `rudel restart`")
+            }
         }
     }
 

@@ -171,7 +171,7 @@ impl Host {
             Ok(()) => Ok(host),
             Err(error) => {
                 if let Err(left) = host.restore() {
-                    tracing::error!(%left, "could not undo a preparation that failed");
+                    tracing::error!(%left, "could not undo a preparation that failed: remove by hand what is listed, or start again");
                 }
                 Err(error)
             }
@@ -203,7 +203,7 @@ impl Host {
         if let Err(error) = result {
             let left = self.undo(made.into_iter().rev());
             if !left.is_empty() {
-                tracing::error!(left = %left.join("; "), "could not undo a change of plan that failed");
+                tracing::error!(left = %left.join("; "), "could not undo a change of plan that failed: remove by hand what is listed, or restart the node");
             }
             return Err(error);
         }

@@ -68,14 +68,14 @@ impl Watch {
     /// is given up.
     pub async fn news(&mut self) -> Vec<(EventKind, String)> {
         let Some((guard, found)) = self.looking.outcome().await else {
-            tracing::error!(table = %self.table, "the cluster's table in nftables is not looked after any more");
+            tracing::error!(table = %self.table, "the cluster's table in nftables is not looked after any more: run `rudel restart`");
             return Vec::new();
         };
         self.guard = Some(guard);
         match found {
             Ok(found) => self.hear(&found, Instant::now()),
             Err(error) => {
-                tracing::warn!(table = %self.table, %error, "cannot look after the cluster's table in nftables");
+                tracing::warn!(table = %self.table, %error, "cannot look after the cluster's table in nftables: if it is gone, run `rudel restart`");
                 Vec::new()
             }
         }

@@ -262,7 +262,9 @@ impl Drop for Responder {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the thread that answers ARP and neighbour solicitations had panicked");
+            tracing::error!(
+                "the thread that answers ARP and neighbour solicitations had panicked: report it with what is above"
+            );
         }
     }
 }
@@ -299,7 +301,7 @@ impl<F: FnMut(Claim)> Worker<F> {
                 ports = replacement;
             }
             if let Err(error) = self.turn(&ports, &mut buffer) {
-                tracing::error!(%error, "cannot wait for ARP and neighbour solicitations: nobody is answered any more");
+                tracing::error!(%error, "cannot wait for ARP and neighbour solicitations: nobody is answered any more: run `rudel restart`");
                 return;
             }
         }

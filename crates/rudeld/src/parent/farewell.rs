@@ -34,7 +34,7 @@ impl Will {
         let left = match rudel_datapath::look(&self.serving.pin_dir) {
             Ok(left) => left?,
             Err(error) => {
-                tracing::warn!(%error, "cannot look at what the daemon has left");
+                tracing::warn!(%error, "cannot look at what the daemon has left: its lease is taken for lapsed; see the error");
                 return None;
             }
         };
@@ -48,7 +48,7 @@ impl Will {
         }
         if let Err(error) = rudel_datapath::fence(&self.serving.pin_dir) {
             // The lease silences the node in its time, and the others wait for theirs.
-            tracing::error!(%error, "cannot clear the packet filter, so no good-bye is said");
+            tracing::error!(%error, "cannot clear the packet filter, so no good-bye is said: the other nodes wait for the time-out; see the error");
             return;
         }
         self.said = true;
@@ -65,17 +65,17 @@ impl Will {
                 }
             }
         }
-        tracing::warn!("said good-bye for the daemon: the other nodes take over");
+        tracing::warn!("said good-bye for the daemon: the other nodes take over; see above how it ended");
     }
 
     /// Takes down all that the dead daemon had put up: addresses first, the packet filter last.
     pub(super) fn clean_up(&mut self) {
         self.say_good_bye();
         if let Err(error) = Host::recover(&self.serving.journal) {
-            tracing::error!(%error, "left behind");
+            tracing::error!(%error, "left behind by a daemon that died: the next start removes it; see the error if it does not");
         }
         if let Err(error) = rudel_datapath::clean(&self.serving.pin_dir) {
-            tracing::error!(%error, "left behind");
+            tracing::error!(%error, "left behind by a daemon that died: the next start removes it; see the error if it does not");
         }
         for path in [&self.serving.socket, &self.serving.lock] {
             // What a daemon that ended in good order has removed.

@@ -188,7 +188,7 @@ impl Parent {
         match self.spawn(role) {
             Ok(child) => self.child = Some(child),
             Err(error) => {
-                tracing::error!(%error, program = %self.program.display(), "cannot start the daemon");
+                tracing::error!(%error, program = %self.program.display(), "cannot start the daemon: install the package again if the program is not there");
                 self.give_up(FAILURE);
             }
         }
@@ -276,7 +276,7 @@ impl Parent {
         if let Err(error) = poll(&mut fds, timeout.as_ref())
             && error != rustix::io::Errno::INTR
         {
-            tracing::error!(%error, "cannot wait");
+            tracing::error!(%error, "the parent process cannot wait for its daemon: report it with this error");
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -291,12 +291,14 @@ impl Parent {
                 libc::SIGHUP => match self.child.as_ref().filter(|child| child.serving) {
                     Some(child) => child.signal(Signal::HUP),
                     None => {
-                        tracing::warn!("SIGHUP: there is no daemon now that could read its configuration")
+                        tracing::warn!(
+                            "SIGHUP: there is no daemon now that could read its configuration: the next one reads it as it starts, nothing to do"
+                        )
                     }
                 },
                 libc::SIGUSR1 => {
                     if let Err(why) = self.succeed() {
-                        tracing::warn!("no restart: {why}");
+                        tracing::warn!("no restart: {why}; try again");
                     }
                 }
                 libc::SIGUSR2 => {
@@ -346,7 +348,7 @@ impl Parent {
     /// There will be no successor; the daemon works on.
     fn no_successor(&mut self, why: String) {
         self.drop_next();
-        tracing::warn!("no restart, nothing has changed: {why}");
+        tracing::warn!("no restart, nothing has changed: {why}; mend that and try again");
         if let Some(child) = &self.child {
             child.tell(&ToChild::NoSuccessor(why));
         }
@@ -395,7 +397,9 @@ impl Parent {
                 if let Err(why) = adoptable
                     && let Some(will) = &mut self.will
                 {
-                    tracing::warn!("the daemon cannot go on where the last one ended: {why}");
+                    tracing::warn!(
+                        "the daemon cannot go on where the last one ended, and joins anew, nothing to do: {why}"
+                    );
                     will.say_good_bye();
                 }
                 self.lease_until = None;
@@ -436,7 +440,9 @@ impl Parent {
                     let why = next.refused.take().unwrap_or_else(|| died(status));
                     if self.handing_over {
                         // The daemon has already been told: whoever comes after it is started anew.
-                        tracing::error!("the successor that was ready has ended: {why}");
+                        tracing::error!(
+                            "the successor that was ready has ended: {why}; another is started, see its lines above"
+                        );
                     } else {
                         self.no_successor(why);
                     }
@@ -499,12 +505,15 @@ impl Parent {
         let Some(will) = self.will.as_mut().filter(|will| will.has_served()) else {
             // There is no run to go on with; what has been put up already is taken down.
             if !self.stopping {
-                tracing::error!("the daemon ended before it served: {why}");
+                tracing::error!("the daemon ended before it served: {why}; see its last line above");
             }
             self.give_up(if self.stopping { 0 } else { FAILURE });
             return;
         };
-        tracing::error!(served_s = child.started.elapsed().as_secs(), "the daemon died: {why}");
+        tracing::error!(
+            served_s = child.started.elapsed().as_secs(),
+            "the daemon died: {why}; it is started again, see its last lines above and report them"
+        );
         if self.stopping {
             self.give_up(FAILURE);
             return;
@@ -522,7 +531,11 @@ impl Parent {
             will.say_good_bye();
             self.drop_next();
             let pause = BACK_OFF.0.saturating_mul(1 << extra.min(8)).min(BACK_OFF.1);
-            tracing::error!(deaths = self.deaths.len(), ?pause, "it dies again and again: waiting");
+            tracing::error!(
+                deaths = self.deaths.len(),
+                ?pause,
+                "the daemon dies again and again: waiting before the next start; see above why"
+            );
             self.start_at = Some(now + pause);
             return;
         }
@@ -560,7 +573,9 @@ impl Parent {
         if self.lease_until.is_some_and(|until| now >= until) {
             self.lease_until = None;
             if let Some(will) = &mut self.will {
-                tracing::warn!("the lease has ended before there was another daemon");
+                tracing::warn!(
+                    "the lease has ended before there was another daemon: the other nodes take over, nothing to do"
+                );
                 will.say_good_bye();
             }
         }
@@ -570,7 +585,10 @@ impl Parent {
         }
         if let Some(child) = self.child.as_mut().filter(|child| is_late(child)) {
             if !child.is_stopped() {
-                tracing::error!(begun = child.begun, "the daemon hangs before it serves: killing it");
+                tracing::error!(
+                    begun = child.begun,
+                    "the daemon hangs before it serves: killing it; report it if it comes again"
+                );
                 child.signal(Signal::KILL);
             }
             child.since = now;
@@ -616,7 +634,10 @@ impl Parent {
         if overslept || beats != child.beats.0 || child.is_stopped() {
             child.beats = (beats, now);
         } else if now.duration_since(child.beats.1) >= patience {
-            tracing::error!(?patience, "the daemon hangs: killing it");
+            tracing::error!(
+                ?patience,
+                "the daemon hangs: killing it; see whether this machine is overloaded, and report it if not"
+            );
             child.signal(Signal::KILL);
             child.beats.1 = now;
         }
@@ -649,7 +670,7 @@ fn receive(child: &mut Child) -> Vec<(ToParent, Vec<OwnedFd>)> {
             Ok(None) => return all,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return all,
             Err(error) => {
-                tracing::warn!(%error, "the daemon is not understood");
+                tracing::warn!(%error, "the daemon is not understood: install the package again, and start the service again");
                 return all;
             }
         }

@@ -53,7 +53,7 @@ impl Tie {
     /// Tells it with descriptors.
     pub fn tell_with(&self, message: &ToParent, fds: &[BorrowedFd<'_>]) {
         if let Err(error) = self.channel.send_with(message, fds) {
-            tracing::warn!(%error, "the parent process was not told");
+            tracing::warn!(%error, "the parent process was not told: see with `systemctl status rudeld` whether it lives");
         }
     }
 
@@ -147,7 +147,7 @@ impl Orders {
                 // It is gone, and this process with it.
                 Ok(None) => return std::future::pending().await,
                 Err(error) => {
-                    tracing::warn!(%error, "the parent process is not understood");
+                    tracing::warn!(%error, "the parent process is not understood: install the package again, and start the service again");
                     ready.clear_ready();
                 }
             }

@@ -144,14 +144,14 @@ impl Reception {
     ) -> Self {
         let heard = rudel_datapath::Heard::open(pin_dir)
             .inspect_err(|error| {
-                tracing::warn!(%error, "cannot hear probes: this node will not notice it if it is deaf")
+                tracing::warn!(%error, "cannot hear probes: this node will not notice it if it is deaf; see the error")
             })
             .ok();
         let port = |link: &ClusterLink| {
             let name = &link.link.name;
             let socket = PacketSocket::silent(link.link.index)
                 .inspect_err(|error| {
-                    tracing::warn!(interface = %name, %error, "cannot send probes: other nodes may take themselves for deaf")
+                    tracing::warn!(interface = %name, %error, "cannot send probes: other nodes may take themselves for deaf; see the error")
                 })
                 .ok();
             let merges = link.link.kind.is_none() && modes.get(name.as_str()) == Some(&AttachMode::Generic);
@@ -472,7 +472,7 @@ impl Reception {
         let own = match addresses::all() {
             Ok(own) => own,
             Err(error) => {
-                tracing::warn!(%error, "cannot list this host's addresses: probes come from the former ones");
+                tracing::warn!(%error, "cannot list this host's addresses: probes come from the former ones; if they have changed, run `rudel restart`");
                 return;
             }
         };
@@ -498,7 +498,7 @@ impl Reception {
 /// An ear for each family of each interface that pulses can tell of.
 fn ears(links: &[ClusterLink]) -> Vec<Ear> {
     let own = addresses::all().unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot list this host's addresses: probes come from none");
+        tracing::warn!(%error, "cannot list this host's addresses: probes come from none; run `rudel restart`");
         Vec::new()
     });
     let mut ears = Vec::new();

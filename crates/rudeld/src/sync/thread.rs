@@ -237,7 +237,7 @@ impl Thread {
             std::thread::yield_now();
         }
         if handle.join().is_err() {
-            tracing::error!("the sync thread has panicked; see the log");
+            tracing::error!("the sync thread has panicked: report it with what is above");
         }
     }
 }
@@ -320,7 +320,7 @@ impl Turn {
         if let Err(error) = poll(&mut fds, Some(&left))
             && error != rustix::io::Errno::INTR
         {
-            tracing::error!(%error, "the sync thread cannot wait");
+            tracing::error!(%error, "the sync thread cannot wait: report it with this error");
             std::thread::sleep(self.batch);
         }
     }
@@ -349,7 +349,7 @@ impl Turn {
                 }
                 Ok(None) => return false,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot hear of connections");
+                    tracing::warn!(%error, "cannot hear of connections: trying again; see the error if it goes on");
                     return false;
                 }
             }
@@ -394,7 +394,7 @@ impl Turn {
                     return self.engine.handle_dump_end();
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the table of connections could not be read; trying again soon");
+                    tracing::warn!(%error, "the table of connections could not be read; trying again soon; see the error if it goes on");
                     self.dump = None;
                     return self.engine.handle_dump_failed(now);
                 }
@@ -463,7 +463,7 @@ impl Turn {
                 Output::Dump => match Dump::begin() {
                     Ok(dump) => self.dump = Some(dump),
                     Err(error) => {
-                        tracing::warn!(%error, "the table of connections cannot be read; trying again soon");
+                        tracing::warn!(%error, "the table of connections cannot be read; trying again soon; see the error if it goes on");
                         self.engine.handle_dump_failed(now());
                     }
                 },
@@ -484,7 +484,7 @@ impl Turn {
             engine.handle_write_failed(write, errno);
         });
         if let Err(error) = written {
-            tracing::warn!(%error, "connections could not be written; the table is read again soon");
+            tracing::warn!(%error, "connections could not be written; the table is read again soon; see the error if it goes on");
             self.dump = None;
             self.engine.handle_dump_failed(now());
         }
