@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use rudel_lab::router::Router;
 use rudel_lab::{Lab, Namespace, Settings, Status, VIP4, VIP6, status, store};
 
 use crate::screen::{Screen, percent};
@@ -37,6 +38,9 @@ pub(crate) struct Up {
     /// After how many milliseconds of silence a node is given up
     #[arg(long, default_value_t = 400, value_name = "MS")]
     timeout: u64,
+    /// Routers between two networks, which translate and share their connections, instead of servers
+    #[arg(long)]
+    routers: bool,
     /// Build the network and start nothing on it
     #[arg(long)]
     network_only: bool,
@@ -47,9 +51,11 @@ pub(crate) struct Up {
 
 pub(crate) fn up(options: &Up) -> Result<ExitCode> {
     store::collect_garbage()?;
+    let nat = format!("address = \"{VIP4}\"\ninside = [\"10.0.0.0/8\"]\n");
     let settings = Settings {
         hash: options.hash.clone(),
         timeout: Duration::from_millis(options.timeout),
+        router: options.routers.then(|| Router { nat, sync: true, ..Router::default() }),
         ..Settings::default()
     };
     let mut lab = Lab::builder()
@@ -67,11 +73,16 @@ pub(crate) fn up(options: &Up) -> Result<ExitCode> {
     let hosts: Vec<&str> =
         lab.nodes().iter().map(|n| n.name()).chain(lab.clients().iter().map(|c| c.name())).collect();
     println!("{} on one network; files in {}", hosts.join(", "), lab.dir().display());
-    if !options.network_only {
-        println!("the nodes serve {VIP4} and {VIP6}: HTTP on ports 80 to 95, DNS on 53");
+    match (options.network_only, options.routers) {
+        (true, _) => {}
+        (false, true) => println!("h1 is inside, behind them; they translate it to {VIP4}, outside"),
+        (false, false) => println!("the nodes serve {VIP4} and {VIP6}: HTTP on ports 80 to 95, DNS on 53"),
     }
     println!("try:  rudel-lab exec{flag} n1 rudel status");
-    println!("      rudel-lab exec{flag} c1 curl http://{VIP4}/");
+    match options.routers {
+        true => println!("      rudel-lab exec{flag} h1 ping 10.74.0.101"),
+        false => println!("      rudel-lab exec{flag} c1 curl http://{VIP4}/"),
+    }
     if options.wait {
         println!("Ctrl-C removes it");
         // The signal thread tears the lab down and ends the process.

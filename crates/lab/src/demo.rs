@@ -42,7 +42,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     let Demo { lab, screen, started, .. } = demo;
     drop(lab);
     let kept = screen.summary();
-    screen.note(format!(
+    screen.tell(format!(
         "{} in all; namespaces, processes and files are gone again ({})",
         human(started.elapsed()),
         human(begin.elapsed())
@@ -63,7 +63,7 @@ impl Demo {
         rudel_lab::rudeld().and(rudel_lab::rudel())?;
         screen.heading("rudel: one address, several machines, no load balancer");
         let lab = Lab::builder().nodes(3).build()?;
-        screen.note(format!(
+        screen.tell(format!(
             "a switch, a client and three nodes, each in a network namespace of its own ({})",
             human(started.elapsed())
         ));
@@ -73,19 +73,19 @@ impl Demo {
     fn play(&mut self) -> Result<()> {
         let begin = Instant::now();
         self.lab.start()?;
-        self.screen.note(format!(
+        self.screen.tell(format!(
             "rudeld, nginx and dnsmasq run on n1, n2 and n3, and are one cluster ({})",
             human(begin.elapsed())
         ));
         let timeout = self.lab.settings().timeout;
-        self.screen.note(format!(
+        self.screen.tell(format!(
             "all serve {VIP4} and {VIP6}; a node is given up after {} of silence",
             human(timeout)
         ));
         self.share()?;
         self.lose("n2")?;
         let open = self.open_connections(1)?;
-        self.screen.note(format!(
+        self.screen.tell(format!(
             "{OPEN_CONNECTIONS} connections are opened to n1 and n3, stay open and are used ten times a second until step 5"
         ));
         self.bring_back("n2")?;
@@ -115,7 +115,7 @@ impl Demo {
         }
         let flows: usize = columns.iter().map(|(_, nodes)| nodes.len()).sum();
         self.screen
-            .note(format!("{flows} flows from 256 addresses; which node answered, in percent of the flows:"));
+            .tell(format!("{flows} flows from 256 addresses; which node answered, in percent of the flows:"));
         let mut worst = 0.0_f64;
         let headings: String = columns.iter().map(|(name, _)| format!("{name:>10}")).collect();
         self.screen.note(format!("node  buckets     share{headings}"));
@@ -127,7 +127,7 @@ impl Demo {
                 worst = worst.max((part - share).abs());
                 cells += &format!("{:>10}", percent(part));
             }
-            let bar = self.screen.bar(share, 24);
+            let bar = self.screen.bar(share, self.screen.room(69).min(24));
             self.screen.note(format!("{node:<5} {count:>7} {:>9}{cells}  {bar}", percent(share)));
         }
         self.screen.check(
@@ -169,7 +169,7 @@ impl Demo {
         let outage = report.hurt_since(cut);
         let limit = self.lab.settings().timeout * OUTAGE_TIMEOUTS_MAX;
         self.connections(&report);
-        self.screen.note(format!("the survivors had shared its buckets after {}", human(at_rest)));
+        self.screen.tell(format!("the survivors had shared its buckets after {}", human(at_rest)));
         self.screen.check(
             outage <= limit,
             format!(
@@ -323,7 +323,7 @@ impl Demo {
     fn lost(&self, open: &[Session], kind: impl Fn(&Session) -> bool) {
         for session in open.iter().filter(|session| session.lost.is_some() && kind(session)).take(8) {
             let why = session.lost.as_ref().map_or("", |(why, _)| why);
-            self.screen.note(format!("{} -> {} at {}: {why}", session.source, session.target, session.node));
+            self.screen.tell(format!("{} -> {} at {}: {why}", session.source, session.target, session.node));
         }
     }
 
@@ -342,7 +342,7 @@ impl Demo {
 
     fn connections(&self, report: &Report) {
         let nodes: Vec<String> = report.per_node().iter().map(|(n, count)| format!("{n} {count}")).collect();
-        self.screen.note(format!(
+        self.screen.tell(format!(
             "{} new connections, one every 2 ms: {} failed, {} waited for a repeated SYN; median {}, slowest {}",
             report.total(),
             report.failed().len(),
@@ -350,9 +350,9 @@ impl Demo {
             human(report.quantile(0.5)),
             human(report.slowest()),
         ));
-        self.screen.note(format!("answered by {}", nodes.join(", ")));
+        self.screen.tell(format!("answered by {}", nodes.join(", ")));
         if !report.failed().is_empty() {
-            self.screen.note(report.failures());
+            self.screen.tell(report.failures());
         }
     }
 

@@ -231,6 +231,7 @@ impl Lab {
             for client in &self.clients {
                 router::set_up_client(&client.namespace)?;
             }
+            self.save()?;
         }
         Ok(())
     }
@@ -500,7 +501,12 @@ impl Lab {
     fn save(&self) -> Result<()> {
         let plan = Plan {
             nodes: self.nodes.iter().map(|n| n.name().to_owned()).collect(),
-            clients: self.clients.iter().map(|c| c.name.clone()).collect(),
+            clients: self
+                .clients
+                .iter()
+                .map(|client| client.name.clone())
+                .chain(self.hosts.iter().map(|host| host.name().to_owned()))
+                .collect(),
         };
         Ok(fs::write(self.shared.dir.join("lab.json"), serde_json::to_vec(&plan)?)?)
     }
@@ -571,7 +577,7 @@ fn dmz_port_of(name: &str) -> String {
 pub struct Plan {
     /// The names of its nodes.
     pub nodes: Vec<String>,
-    /// The names of its clients.
+    /// The names of its clients, and of the hosts behind routers.
     pub clients: Vec<String>,
 }
 

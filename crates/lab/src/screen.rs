@@ -8,6 +8,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Screen {
     colour: bool,
+    /// Of the terminal, if it is one.
+    width: Option<usize>,
     broken: usize,
     checks: Vec<(bool, String)>,
 }
@@ -15,7 +17,40 @@ pub(crate) struct Screen {
 impl Screen {
     pub(crate) fn new() -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        Self { colour: wanted && std::io::stdout().is_terminal(), broken: 0, checks: Vec::new() }
+        Self {
+            colour: wanted && std::io::stdout().is_terminal(),
+            width: terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0.into()),
+            broken: 0,
+            checks: Vec::new(),
+        }
+    }
+
+    /// How many characters are left on a line behind so many.
+    pub(crate) fn room(&self, behind: usize) -> usize {
+        self.width.unwrap_or(usize::MAX).saturating_sub(behind)
+    }
+
+    /// A sentence in lines that the terminal does not break by itself, all but the first indented as it begins.
+    fn folded(&self, text: &str) -> String {
+        const INDENT: usize = 3;
+        let room = self.room(INDENT).max(20);
+        if text.chars().count() <= room {
+            return text.to_owned();
+        }
+        let (mut out, mut column) = (String::new(), 0);
+        for word in text.split_whitespace() {
+            let length = word.chars().count();
+            if column > 0 && column + 1 + length > room {
+                out.push_str(&format!("\n{:INDENT$}", ""));
+                column = 0;
+            } else if column > 0 {
+                out.push(' ');
+                column += 1;
+            }
+            out.push_str(word);
+            column += length;
+        }
+        out
     }
 
     fn paint(&self, code: &str, text: impl Display) -> String {
@@ -29,11 +64,17 @@ impl Screen {
     }
 
     pub(crate) fn heading(&self, text: impl Display) {
+        let text = self.folded(&text.to_string());
         self.line(format!("\n{}", self.paint("1", text)));
     }
 
     pub(crate) fn note(&self, text: impl Display) {
         self.line(format!("   {text}"));
+    }
+
+    /// A note that is a sentence, and may be folded.
+    pub(crate) fn tell(&self, text: impl Display) {
+        self.note(self.folded(&text.to_string()));
     }
 
     /// Says whether a promise was kept, and remembers it for the summary.
@@ -46,7 +87,7 @@ impl Screen {
 
     fn mark(&self, kept: bool, text: &str) -> String {
         let mark = if kept { self.paint("32", "✓") } else { self.paint("1;31", "✗") };
-        format!(" {mark} {text}")
+        format!(" {mark} {}", self.folded(text))
     }
 
     /// A bar for a share between 0 and 1, as wide as `width` characters at 1.
@@ -97,10 +138,22 @@ mod tests {
 
     #[test]
     fn bars_have_one_width() {
-        let screen = Screen { colour: false, broken: 0, checks: Vec::new() };
+        let screen = Screen { colour: false, width: None, broken: 0, checks: Vec::new() };
         for share in [0.0, 0.004, 0.5, 1.0, 1.7] {
             assert_eq!(screen.bar(share, 20).chars().count(), 20);
         }
         assert_eq!(screen.bar(0.5, 4), "██··");
+    }
+
+    #[test]
+    fn sentences_are_folded_between_words() {
+        let screen = Screen { colour: false, width: Some(30), broken: 0, checks: Vec::new() };
+        assert_eq!(
+            screen.folded("every node answers its share of flows"),
+            "every node answers its\n   share of flows"
+        );
+        assert_eq!(screen.folded("short,  and aligned"), "short,  and aligned");
+        let pipe = Screen { width: None, ..screen };
+        assert!(!pipe.folded(&"word ".repeat(100)).contains('\n'));
     }
 }
