@@ -213,7 +213,7 @@ fn a_successor_that_cannot_begin_changes_nothing() {
         link(&good.replace("quorum = 1", "quorum = \"one\""));
         // The tool reads the same file for the socket; it is given one.
         refused(lab, "quorum");
-        link(&good.replace("quorum = 1", "quorum = 2"));
+        link(&good.replace("hash = \"source-ip-port\"", "hash = \"none\""));
         refused(lab, "the same on every node");
         link(&good);
     });
