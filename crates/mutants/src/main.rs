@@ -259,8 +259,19 @@ impl Copy {
         for name in ["proto", "sim"] {
             copy_tree(&source.join("crates").join(name), &copy.root.join("crates").join(name))?;
         }
-        fs::create_dir_all(copy.root.join("docs"))?;
-        for file in ["Cargo.lock", "docs/protocol.md"] {
+        // What the rules' tests read besides their own crate.
+        let read = [
+            "Cargo.lock",
+            "docs/protocol.md",
+            "crates/rudeld/src/reception/mod.rs",
+            "crates/rudeld/src/reception/judge.rs",
+            "crates/rudeld/src/reception/audit.rs",
+            "crates/datapath/tests/filter.rs",
+            "crates/lab/tests/reception.rs",
+        ];
+        for file in read {
+            let parent = Path::new(file).parent().unwrap_or(Path::new(""));
+            fs::create_dir_all(copy.root.join(parent))?;
             fs::copy(source.join(file), copy.root.join(file)).with_context(|| format!("copying {file}"))?;
         }
         let manifest = fs::read_to_string(source.join("Cargo.toml"))?;
@@ -269,7 +280,8 @@ impl Copy {
             manifest.contains(members),
             "the workspace's manifest lists its members otherwise than {members}"
         );
-        fs::write(copy.root.join("Cargo.toml"), manifest)?;
+        let copied = "members = [\"crates/proto\", \"crates/sim\"]";
+        fs::write(copy.root.join("Cargo.toml"), manifest.replace(members, copied))?;
         Ok(copy)
     }
 

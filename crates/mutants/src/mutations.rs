@@ -161,9 +161,20 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "late-pulse-counts-whole",
         "R4: after a late pulse the lease counts from that alone",
-        &[(LEASE, "last.min(*before + self.config.interval)", "last.max(*before)")],
+        &[(LEASE, "last.min(at + self.config.interval)", "last.max(at)")],
         "r4_after_a_late_pulse_the_lease_counts_from_an_interval_after_the_one_before",
         Death::Story("a_late_pulse_that_is_lost_does_not_lengthen_the_lease"),
+    ),
+    mutation(
+        "who-slept-serves-on-by-its-own-words",
+        "R4: after a node has run late its pulses count whether they prove anything or not",
+        &[(
+            LEASE,
+            "self.steady.filter(|_| self.config.quorum == 1)",
+            "self.steady.filter(|_| self.resuming && self.config.quorum == 1)",
+        )],
+        "r4_who_has_run_late_lengthens_its_lease_no_more_until_all_that_it_hears_of_know_it_awake",
+        Death::Story("who_slept_does_not_serve_on_by_words_that_prove_nothing_to_another_who_slept"),
     ),
     mutation(
         "late-node-judges",
@@ -273,6 +284,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         ),
     ),
     mutation(
+        "who-has-not-answered-does-not-count",
+        "R3: a young run gains without the word of somebody who has not answered it yet",
+        &[(RULES, "|| is_young && peer.unproven.is_some()", "")],
+        "r3_a_run_younger_than_t_waits_for_who_has_not_answered_it_yet",
+        Death::Story("who_starts_between_two_that_do_not_hear_each_other_waits_for_the_answer_of_both"),
+    ),
+    mutation(
         "words-left-out",
         "R3: gains without the words of the others",
         &[(RULES, "if blocked || !self.is_quorate", "if (blocked && false) || !self.is_quorate")],
@@ -364,11 +382,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     mutation(
         "successor-trusts-its-first-pulse",
         "R10: the first pulse moves the lease as any other",
-        &[(
-            LEASE,
-            "self.pulsed_before.map_or(last, |before| last.min(before + self.config.interval))",
-            "last",
-        )],
+        &[(LEASE, "own(steady.or(before))", "own(before)")],
         "r10_the_first_pulse_that_proves_life_moves_the_lease_by_an_interval_at_most",
         Death::Story("the_first_pulse_of_a_successor_is_lost_and_it_hangs"),
     ),
@@ -378,6 +392,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         &[(LEASE, "bases.extend(Some(own).filter(|_| self.proves));", "bases.push(own);")],
         "r10_a_pulse_that_echoes_nobody_moves_no_lease",
         Death::Story("a_successor_that_dies_before_anybody_can_know_it_alive_and_its_successor"),
+    ),
+    mutation(
+        "successor-borrows-again",
+        "R10: each successor moves the lease by a pulse that echoes somebody",
+        &[(RESUME, "!self.borrowed && echoes()", "echoes()")],
+        "r10_a_lease_on_credit_is_not_moved_again_before_somebody_has_acknowledged_the_run_alive",
+        Death::Story("successors_that_hear_recordings_and_nobody_else_lengthen_no_lease"),
     ),
     mutation(
         "successor-forgets-its-promise",

@@ -156,7 +156,8 @@ impl Machine {
         let Machine {
             me: _, phase: _, weight: _, healthy: _, connected: _, checkup: _, examination: _, draining: _, leaving: _,
             leaving_since: _, keeping: _, contested: _, orders: _, started_at: _, listen_since: _, observed_at: _,
-            late_until: _, stalled_at: _, resuming: _, pulsed_before: _, proves: _, terms: _, view: _, promise: _, debts: _, owned: _,
+            late_until: _, stalled_at: _, resuming: _, steady: _, woke_at: _, borrowed: _, proves: _, terms: _, view: _, promise: _, debts: _,
+            owned: _,
             lacking_since: _, lease: _, bodies: _, peers: _, gone: _, twin: _,
             sent: _, pulse_due: _, extra_pulses: _, said: _, want: _, wanted_since: _, turn_at: _, repeat_at: _,
             timers: _, actions: _,
@@ -189,8 +190,9 @@ impl Machine {
         }
         origin.instant(self.late_until).max(0).hash(state);
         origin.maybe(self.stalled_at, state);
-        (self.resuming, self.proves).hash(state);
-        origin.maybe(self.pulsed_before, state);
+        (self.resuming, self.borrowed, self.proves).hash(state);
+        origin.maybe(self.steady, state);
+        origin.maybe(self.steady.map(|_| self.woke_at), state);
         let (obeyed, present, wanted, bound, since, told) = self.terms.parts();
         (obeyed, present, wanted, bound, told).hash(state);
         origin.instant(since).hash(state);

@@ -20,6 +20,7 @@ impl Machine {
         self.observed_at = now;
         if now > self.pulse_due + self.config.interval / 2 {
             self.late_until = now + self.config.timeout;
+            self.run_late(now);
             // What it would have heard meanwhile it has not looked at yet: also one that waits for a view of others
             // makes none of its own before it has listened anew.
             if matches!(self.phase, Phase::Listening | Phase::Joining) {

@@ -1,5 +1,6 @@
 //! R4 and R7: the lease, and what happens when it lapses.
 
+use super::peer::Peer;
 use super::{Action, Machine, Phase};
 use crate::bucket::BucketSet;
 use crate::event::Event;
@@ -21,6 +22,7 @@ impl Machine {
         if self.phase != Phase::Member {
             return;
         }
+        self.look_whether_awake(now);
         let Some(base) = self.lease_base() else {
             return;
         };
@@ -40,15 +42,46 @@ impl Machine {
     /// pulse that came late.
     pub(super) fn lease_base(&self) -> Option<Time> {
         let last = self.sent.back()?.1;
-        let own = match self.sent.len().checked_sub(2).and_then(|i| self.sent.get(i)) {
-            Some((_, before)) if self.pulsed_before.is_none() => last.min(*before + self.config.interval),
-            _ => self.pulsed_before.map_or(last, |before| last.min(before + self.config.interval)),
-        };
+        let before = self.sent.len().checked_sub(2).and_then(|i| self.sent.get(i)).map(|(_, at)| *at);
+        let own = |before: Option<Time>| before.map_or(last, |at| last.min(at + self.config.interval));
+        let steady = self.steady.filter(|_| self.config.quorum == 1);
+        let own = own(steady.or(before));
+        if steady.is_some() && !self.resuming {
+            // R4.4: whoever does not know it awake may give it up, although another does.
+            return Some(own);
+        }
         let mut bases: Vec<Time> = self.peers.values().filter_map(|peer| peer.acknowledged).collect();
         // R10: a successor's pulse that nobody can take for a proof of life is as good as lost.
         bases.extend(Some(own).filter(|_| self.proves));
         bases.sort_unstable_by(|a, b| b.cmp(a));
         bases.get(self.config.quorum - 1).copied()
+    }
+
+    /// R4.4: notes that from now on it is not known whether its pulses prove anything.
+    pub(super) fn run_late(&mut self, now: Time) {
+        self.woke_at = now;
+        if self.steady.is_none() && self.phase == Phase::Member {
+            self.steady = self.sent.back().map(|(_, at)| *at);
+        }
+    }
+
+    /// R4.4: after it has run late, it is known to be awake once everybody whom it has heard of since, and somebody, has
+    /// acknowledged a pulse that it has sent since; or, for want of anybody, when it must have looked at its mail.
+    fn look_whether_awake(&mut self, now: Time) {
+        if self.steady.is_none() {
+            return;
+        }
+        let woke = self.woke_at;
+        let is_of_now = |peer: &&Peer| peer.last_heard_of().is_some_and(|at| at >= woke);
+        let mut met =
+            self.peers.values().filter(is_of_now).filter(|peer| !self.is_gone(peer.identity)).peekable();
+        let is_awake = match met.peek() {
+            Some(_) => met.all(|peer| peer.acknowledged.is_some_and(|sent| sent >= woke)),
+            None => (!self.resuming || self.is_alone()) && now >= woke + self.config.interval / 2,
+        };
+        if is_awake || !self.is_late(now) {
+            (self.steady, self.borrowed, self.proves) = (None, false, true);
+        }
     }
 
     /// R7: gives everything up if the lease has lapsed, what is kept included.
@@ -64,6 +97,8 @@ impl Machine {
     pub(super) fn stall(&mut self, now: Time) {
         let buckets = self.owned.len();
         self.stalled_at = Some(now);
+        // Nothing is owned that a lease could outlive.
+        (self.steady, self.borrowed) = (None, false);
         self.keep_nothing();
         if buckets > 0 {
             self.own(BucketSet::EMPTY);

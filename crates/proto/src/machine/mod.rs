@@ -237,8 +237,13 @@ pub struct Machine {
     stalled_at: Option<Time>,
     /// R10: it has taken over a run, and has not listened for T since.
     resuming: bool,
-    /// R10: when the predecessor sent the pulse that its lease was made of; none once two pulses prove this one alive.
-    pulsed_before: Option<Time>,
+    /// R4.4: its last pulse before it ran late, or the one that its predecessor's lease was made of; none while it is known
+    /// that the others count from its own pulses.
+    steady: Option<Time>,
+    /// R4.4: when it last found that it had run late.
+    woke_at: Time,
+    /// R10.5: its predecessor has moved the lease by a pulse that nobody had acknowledged.
+    borrowed: bool,
     /// R10: whether its last pulse proved to somebody that it is alive, or there was nobody to prove it to.
     proves: bool,
 
@@ -330,7 +335,9 @@ impl Machine {
             late_until: Time::ZERO,
             stalled_at: None,
             resuming: false,
-            pulsed_before: None,
+            steady: None,
+            woke_at: now,
+            borrowed: false,
             proves: true,
             view: None,
             given: BucketSet::EMPTY,

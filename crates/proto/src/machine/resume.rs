@@ -51,6 +51,8 @@ pub struct Memo {
     pub examination: u32,
     /// Whether it was told to give its share away.
     pub draining: bool,
+    /// Whether the lease may have been moved by a pulse that nobody had acknowledged.
+    pub borrowed: bool,
     /// The adopted view, which names it.
     pub view: View,
     /// The highest view that it has heard of.
@@ -117,7 +119,7 @@ impl Memo {
         w.u64(self.reserved);
         w.u16(self.weight);
         w.u16(self.configured_weight);
-        w.flags([self.healthy, self.draining, self.checkup.good, self.checkup.last_good]);
+        w.flags([self.healthy, self.draining, self.checkup.good, self.checkup.last_good, self.borrowed]);
         w.u32(self.checkup.called);
         w.u32(self.checkup.answered);
         w.u32(self.examination);
@@ -145,7 +147,7 @@ impl Memo {
         }
         let (me, host, reserved) = (r.identity()?, r.u64()?, r.u64()?);
         let (weight, configured_weight) = (r.u16()?, r.u16()?);
-        let [healthy, draining, good, last_good] = r.flags()?;
+        let [healthy, draining, good, last_good, borrowed] = r.flags()?;
         let checkup = Checkup { good, last_good, called: r.u32()?, answered: r.u32()? };
         let examination = r.u32()?;
         let (bound, wanted) = (r.u8()? != 0, decode_terms(r)?);
@@ -186,6 +188,7 @@ impl Memo {
             checkup,
             examination,
             draining,
+            borrowed,
             view,
             promise,
             debts,
@@ -244,7 +247,9 @@ impl Machine {
         machine.contested = contested & machine.owned;
         machine.lease = lease.min(now + longest);
         // R4: the lease tells when the predecessor's last pulse but one was at the latest.
-        machine.pulsed_before = Some(machine.lease - longest);
+        machine.steady = Some(machine.lease - longest);
+        machine.woke_at = now;
+        machine.borrowed = memo.borrowed;
         machine.proves = false;
         machine.remember(memo.view.clone());
         machine.view = Some(memo.view);
@@ -274,6 +279,7 @@ impl Machine {
             checkup: self.checkup,
             examination: self.examination,
             draining: self.draining,
+            borrowed: self.steady.is_some() && (self.proves || self.borrowed),
             view,
             promise: self.promise,
             debts: self.debts.iter().copied().collect(),
@@ -297,23 +303,29 @@ impl Machine {
         self.resuming = self.resuming && self.is_late(now);
     }
 
-    /// R10.5: whether somebody has been heard of to whom it could prove itself alive, and has not yet.
+    /// R10.5: whether somebody has been heard of to whom it could prove itself alive, and has not yet; or since its last
+    /// pulse, while that has not been acknowledged.
     pub(super) fn owes_a_proof(&self) -> bool {
-        !self.proves && self.peers.values().any(|peer| !self.is_gone(peer.identity))
+        let mut others = self.peers.values().filter(|peer| !self.is_gone(peer.identity));
+        if self.proves || self.borrowed {
+            let last = self.sent.back().map(|(_, at)| *at);
+            return self.resuming && self.steady.is_some() && others.any(|peer| peer.last_heard_of() > last);
+        }
+        others.next().is_some()
     }
 
     /// R10.5: notes whether the pulse that is about to go out, with this heard table, proves that this node is alive.
     ///
     /// Who is not echoed cannot tell it from a recording.
     pub(super) fn note_proof(&mut self, table: &[Heard]) {
-        if self.proves {
-            self.pulsed_before = None;
-            return;
-        }
+        let echoes = || table.iter().any(|entry| !entry.gone && entry.identity.id != self.me.id);
+        self.proves |= !self.resuming || self.is_alone() || !self.borrowed && echoes();
+    }
+
+    /// Whether its view names nobody else who may be there.
+    pub(super) fn is_alone(&self) -> bool {
         let mut members = self.view.iter().flat_map(|view| &view.members).map(|member| member.identity);
-        let is_alone = !members.any(|who| who != self.me && !self.is_gone(who));
-        let echoes = table.iter().any(|entry| !entry.gone && entry.identity.id != self.me.id);
-        self.proves = echoes || is_alone || !self.resuming;
+        !members.any(|who| who != self.me && !self.is_gone(who))
     }
 }
 

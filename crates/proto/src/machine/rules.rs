@@ -203,7 +203,10 @@ impl Machine {
             return;
         }
         let settled = |identity: Identity| self.is_settled_in(now, identity, view.id);
-        let heard = self.peers.values().filter(|peer| peer.heard.is_some()).map(|peer| peer.identity);
+        // Whom a young run has heard of, but not in an answer yet, may serve by what its run before had echoed.
+        let is_young = now.since(self.started_at) < self.config.timeout;
+        let is_known = |peer: &&Peer| peer.heard.is_some() || is_young && peer.unproven.is_some();
+        let heard = self.peers.values().filter(is_known).map(|peer| peer.identity);
         let named = view.members.iter().map(|m| m.identity);
         let blocked = heard.chain(named).filter(|identity| *identity != self.me).any(|identity| {
             !(settled(identity)

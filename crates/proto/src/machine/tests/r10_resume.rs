@@ -173,7 +173,38 @@ fn r10_the_first_pulse_that_proves_life_moves_the_lease_by_an_interval_at_most()
     f.hear("a", deaf);
     assert_eq!(f.leases(), [lease + ms(INTERVAL)]);
     f.pass(INTERVAL - 10);
-    assert_eq!(f.leases(), [f.now + ms(LEASE)], "the next one by what it proves");
+    assert_eq!(f.leases(), [], "what it has echoed may have been a recording");
+    f.hear("a", |_| {});
+    assert_eq!(f.leases(), [f.last_pulse_at() + ms(LEASE)], "it is known alive");
+}
+
+#[test]
+fn r10_a_lease_on_credit_is_not_moved_again_before_somebody_has_acknowledged_the_run_alive() {
+    let mut f = Fixture::member_of(&["a", ME]);
+    let lease = f.machine.lease();
+    f.succeed(290);
+    assert!(!left_by(&f.machine).memo.borrowed, "it has moved nothing yet");
+    f.pass(10);
+    f.hear("a", deaf);
+    assert_eq!(f.leases(), [lease + ms(INTERVAL)]);
+    // The one after it, and the one after that.
+    for _ in 0..2 {
+        assert!(left_by(&f.machine).memo.borrowed);
+        f.succeed(10);
+        f.pass(1);
+        f.hear("a", deaf);
+        assert_eq!((f.leases(), f.pulses().len()), (vec![], 1), "it answers all the same");
+    }
+    f.hear("a", |_| {});
+    assert_eq!(f.leases(), [f.last_pulse_at() + ms(LEASE)]);
+    assert!(!left_by(&f.machine).memo.borrowed);
+    // Who is alone owes nothing to anybody.
+    let mut f = Fixture::member_of(&[ME]);
+    f.succeed(100);
+    f.pass(0);
+    f.succeed(10);
+    f.run(2 * INTERVAL, &[]);
+    assert_eq!(f.leases().last(), Some(&(f.last_pulse_at() + ms(LEASE))));
 }
 
 #[test]

@@ -107,6 +107,36 @@ fn r3_a_named_node_that_only_joins_blocks() {
 }
 
 #[test]
+fn r3_a_run_younger_than_t_waits_for_who_has_not_answered_it_yet() {
+    // What z has said may be a recording, or z may serve by what this node's run before has echoed.
+    let mut f = Fixture::member_of(&["a", ME]);
+    let second = bucket_0_moves(&["a", ME]);
+    f.claimed = second.id;
+    f.hear("z", deaf);
+    f.hear_view("a", &second);
+    assert_eq!(f.hear("a", |_| {}), []);
+    f.run(TIMEOUT, &["a"]);
+    assert!(f.machine.owned().contains(0), "at most until it is T old");
+    // Who says good-bye is not waited for.
+    let mut f = Fixture::member_of(&["a", ME]);
+    f.claimed = second.id;
+    f.hear("z", deaf);
+    f.hear_view("a", &second);
+    f.hear("z", |pulse| {
+        deaf(pulse);
+        pulse.gone = true;
+    });
+    assert_eq!(f.hear("a", |_| {}).len(), 2);
+    // To one that has lived for T without an answer, it is a recording.
+    let mut f = Fixture::member_of(&["a", ME]);
+    f.run(TIMEOUT, &["a"]);
+    f.claimed = second.id;
+    f.hear("z", deaf);
+    f.hear_view("a", &second);
+    assert_eq!(f.hear("a", |_| {}).len(), 2);
+}
+
+#[test]
 fn r3_a_former_member_is_a_debt_until_it_owns_nothing() {
     let mut f = Fixture::member_of(&["a", "b", ME]);
     let second = bucket_0_moves(&["a", ME]);

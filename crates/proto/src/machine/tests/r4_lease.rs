@@ -170,3 +170,44 @@ fn r4_nothing_is_owned_from_the_very_moment_that_the_lease_lapses() {
     f.pass(1);
     assert_eq!(f.owns(), [BucketSet::EMPTY], "it asks to be woken for that");
 }
+
+#[test]
+fn r4_who_has_run_late_lengthens_its_lease_no_more_until_all_that_it_hears_of_know_it_awake() {
+    // a has slept, too. What it said in its sleep is the first that this node finds, and to echo that proves nothing to a.
+    let mut f = Fixture::member_of(&["a", "b", ME]);
+    let before = f.last_pulse_at();
+    f.hang(INTERVAL * 4);
+    assert_eq!(f.leases(), [before + ms(INTERVAL + LEASE)]);
+    f.hear("a", deaf);
+    f.pass(INTERVAL);
+    f.hear("b", |_| {});
+    assert_eq!(f.leases(), [], "b knows, and a does not");
+    f.hear("a", unproven);
+    assert_eq!(f.leases(), [], "a has it for a recording");
+    f.hear("a", |_| {});
+    assert_eq!(f.leases(), [f.last_pulse_at() + ms(LEASE)]);
+    f.pass(INTERVAL);
+    assert_eq!(f.leases(), [f.last_pulse_at() + ms(LEASE)], "as ever");
+}
+
+#[test]
+fn r4_who_has_run_late_twice_counts_from_before_the_first_time() {
+    let mut f = Fixture::member_of(&["a", ME]);
+    let before = f.last_pulse_at();
+    f.hang(INTERVAL * 3);
+    f.hang(INTERVAL * 3);
+    assert!(!f.machine.owned().is_empty());
+    assert_eq!(f.machine.lease(), before + ms(INTERVAL + LEASE));
+}
+
+#[test]
+fn r4_who_has_run_late_and_hears_of_nobody_goes_on_as_soon_as_it_must_have_looked_at_its_mail() {
+    for members in [&[ME][..], &["a", ME]] {
+        let mut f = Fixture::member_of(members);
+        let before = f.last_pulse_at();
+        f.hang(INTERVAL * 4);
+        assert_eq!(f.leases(), [before + ms(INTERVAL + LEASE)]);
+        f.pass(INTERVAL);
+        assert_eq!(f.leases(), [f.last_pulse_at() + ms(LEASE)], "{members:?}");
+    }
+}
