@@ -1,8 +1,8 @@
-//! What a node keeps on this machine: the lock that there is one daemon of its name, and the number of its run.
+//! What a node keeps on this machine: the locks that there is one daemon of its name, and the number of its run.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -46,7 +46,9 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Place {
     _lock: File,
+    _pins: File,
     lock_path: PathBuf,
+    pin_dir: PathBuf,
     runtime_stem: PathBuf,
     incarnation_path: PathBuf,
     events_path: PathBuf,
@@ -55,16 +57,33 @@ pub struct Place {
 
 impl Place {
     /// Takes the place of `node` of `cluster`, making the directories.
-    pub fn take(runtime_dir: &Path, state_dir: &Path, cluster: &str, node: &str) -> Result<Self, StoreError> {
+    ///
+    /// Two locks: of the files in `runtime_dir`, and of the kernel's state in `pin_dir`. A daemon that was given another runtime
+    /// directory would take what its rival has left there for a successor, the number of its run included, for a predecessor's.
+    pub fn take(
+        runtime_dir: &Path,
+        state_dir: &Path,
+        pin_dir: &Path,
+        cluster: &str,
+        node: &str,
+    ) -> Result<Self, StoreError> {
         for dir in [runtime_dir, state_dir] {
             fs::create_dir_all(dir).map_err(|source| io_error("create", dir, source))?;
         }
         let stem = format!("{cluster}-{node}");
         let lock_path = runtime_dir.join(format!("{stem}.lock"));
-        let lock = lock(&lock_path, node)?;
+        let file = lock(&lock_path, node, |path| {
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
+        })?;
+        let pins = lock(pin_dir, node, |path| {
+            DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+            File::open(path)
+        })?;
         Ok(Place {
-            _lock: lock,
+            _lock: file,
+            _pins: pins,
             lock_path,
+            pin_dir: pin_dir.into(),
             runtime_stem: runtime_dir.join(&stem),
             incarnation_path: state_dir.join(format!("{stem}.incarnation")),
             events_path: state_dir.join(format!("{stem}.events.jsonl")),
@@ -134,20 +153,14 @@ impl Place {
     }
 }
 
-/// Takes the lock. Whoever had it before may have removed the file between our opening and our locking it: a lock on a
-/// file that nobody else can open is none.
+/// Takes the lock of what `open` opens. Whoever had it before may have removed that between our opening and our locking it: a lock
+/// on what nobody else can open is none.
 ///
 /// A daemon that was killed holds its lock until the kernel has taken the process apart: so it is waited for a moment.
-fn lock(path: &Path, node: &str) -> Result<File, StoreError> {
+fn lock(path: &Path, node: &str, open: impl Fn(&Path) -> io::Result<File>) -> Result<File, StoreError> {
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|source| io_error("open", path, source))?;
+        let file = open(path).map_err(|source| io_error("open", path, source))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
@@ -171,8 +184,10 @@ fn lock(path: &Path, node: &str) -> Result<File, StoreError> {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // While the lock is still held. If it fails, an empty file stays, which the next start takes.
+        // While the locks are still held. If it fails, an empty file stays, which the next start takes. The directory goes if
+        // nothing is pinned in it.
         let _ = fs::remove_file(&self.lock_path);
+        let _ = fs::remove_dir(&self.pin_dir);
     }
 }
 
@@ -200,35 +215,56 @@ fn io_error(action: &'static str, path: &Path, source: io::Error) -> StoreError 
 mod tests {
     use super::*;
 
+    fn take(dir: &Path, node: &str) -> Result<Place, StoreError> {
+        Place::take(dir, dir, &dir.join("pins").join(node), "web", node)
+    }
+
     #[test]
     fn a_place_is_taken_once() {
         let dir = tempfile::tempdir().unwrap();
-        let place = Place::take(dir.path(), dir.path(), "web", "n1").unwrap();
-        assert!(matches!(Place::take(dir.path(), dir.path(), "web", "n1"), Err(StoreError::Running { .. })));
-        Place::take(dir.path(), dir.path(), "web", "n2").unwrap();
+        let place = take(dir.path(), "n1").unwrap();
+        assert!(matches!(take(dir.path(), "n1"), Err(StoreError::Running { .. })));
+        take(dir.path(), "n2").unwrap();
         drop(place);
         assert!(!dir.path().join("web-n1.lock").exists(), "a daemon that has left leaves no lock");
-        Place::take(dir.path(), dir.path(), "web", "n1").unwrap();
+        assert!(!dir.path().join("pins/n1").exists(), "nor a directory in which nothing is pinned");
+        take(dir.path(), "n1").unwrap();
+    }
+
+    #[test]
+    fn what_the_kernel_keeps_is_one_daemon_s_whatever_other_directories_it_has() {
+        let [dir, other, pins] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let pin_dir = pins.path().join("web-n1");
+        let place = Place::take(dir.path(), dir.path(), &pin_dir, "web", "n1").unwrap();
+        let rival = || Place::take(other.path(), other.path(), &pin_dir, "web", "n1");
+        let Err(StoreError::Running { lock, .. }) = rival() else {
+            panic!("two daemons have one kernel's state")
+        };
+        assert_eq!(lock, pin_dir);
+        fs::write(pin_dir.join("memo"), "").unwrap();
+        drop(place);
+        assert!(pin_dir.join("memo").exists(), "what is pinned is there for the next one");
+        rival().unwrap();
     }
 
     #[test]
     fn a_lock_that_is_about_to_be_free_is_waited_for() {
         let dir = tempfile::tempdir().unwrap();
-        let dying = Place::take(dir.path(), dir.path(), "web", "n1").unwrap();
+        let dying = take(dir.path(), "n1").unwrap();
         let (began, beginning) = std::sync::mpsc::channel();
         let last = std::thread::spawn(move || {
             beginning.recv().unwrap();
             drop(dying);
         });
         began.send(()).unwrap();
-        Place::take(dir.path(), dir.path(), "web", "n1").unwrap();
+        take(dir.path(), "n1").unwrap();
         last.join().unwrap();
     }
 
     #[test]
     fn every_run_has_a_higher_number() {
         let dir = tempfile::tempdir().unwrap();
-        let place = Place::take(dir.path(), dir.path(), "web", "n1").unwrap();
+        let place = take(dir.path(), "n1").unwrap();
         let first = place.next_incarnation().unwrap();
         let second = place.next_incarnation().unwrap();
         assert!(second > first);

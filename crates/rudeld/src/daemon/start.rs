@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rudel_api::config::Config;
 use rudel_api::timestamp::Timestamp;
-use rudel_datapath::{Datapath, LeaseUntil, Xdp};
+use rudel_datapath::{Datapath, LeaseUntil, Xdp, ensure_bpffs};
 use rudel_proto::id::NodeName;
 use rudel_proto::{Node, Terms, Time};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -158,8 +158,9 @@ impl Running {
         tie.wait_for_place(adoptable.map(drop)).map_err(failed)?;
 
         // Everything that can be refused without a trace comes before the first change to the host.
-        let place =
-            Place::take(&options.runtime_dir, &options.state_dir, cluster, node_name).map_err(failed)?;
+        ensure_bpffs(&options.bpffs).map_err(failed)?;
+        let place = Place::take(&options.runtime_dir, &options.state_dir, &pin_dir, cluster, node_name)
+            .map_err(failed)?;
         // The predecessor may have stored something more by now.
         reloading.recall();
         let own_addresses = prepared.own_addresses();
