@@ -19,7 +19,7 @@ fn main() {
     // The benchmark's unit, and the filter as it would be without some of what it can: they cost a few milliseconds each, and
     // nobody else embeds them.
     compile(&clang, "baseline", "baseline", &[], &out_dir);
-    for part in ["handover", "probes", "aside"] {
+    for part in ["handover", "probes", "aside", "suspend", "clock"] {
         let define = format!("-DWITHOUT_{}", part.to_uppercase());
         let defines = [define.as_str(), "-Wno-unused-parameter", "-Wno-unused-function"];
         compile(&clang, "filter", &format!("filter_without_{part}"), &defines, &out_dir);

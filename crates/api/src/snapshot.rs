@@ -66,6 +66,9 @@ pub struct Snapshot {
     /// The connections that routers tell each other of, if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync: Option<Sync>,
+    /// What was sent to nodes that are not heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aside: Option<Aside>,
     /// The program that is told of events, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook: Option<Hook>,
@@ -173,6 +176,21 @@ pub struct SyncPeer {
     pub proven: bool,
     /// Whether all of its connections are known here.
     pub whole: bool,
+}
+
+/// TCP segments that came while nobody passed them, because their owner was not heard, or a bucket was on its way. Counts are since
+/// the start of the daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Aside {
+    /// Segments that this node's filter has set aside; of each direction of a connection only the last is kept.
+    pub set_aside: u64,
+    /// Segments that went through the filter when this node had their bucket.
+    pub put_through: u64,
+    /// Segments that the kernel refused to put through, as before Linux 5.18.
+    pub refused: u64,
+    /// Segments for which there was no room.
+    pub lost: u64,
 }
 
 /// The program that is told of events (`[hooks] on_change`) on the node that speaks.

@@ -16,10 +16,13 @@ use common::{Bpffs, CLUSTER_MAC, frames::*, interface, lease};
 use rudel_datapath::{BucketTable, Datapath, Filter, HashMode, InterfaceOptions, Side, Verdict, Xdp};
 
 /// The filter without some of what it can, to tell what that costs all other packets.
-static WITHOUT: [(&str, &[u8]); 3] = [
+static WITHOUT: [(&str, &[u8]); 5] = [
     ("handovers", aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/filter_without_handover.bpf.o"))),
     ("probes", aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/filter_without_probes.bpf.o"))),
     ("setting aside", aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/filter_without_aside.bpf.o"))),
+    // With the clock that stands still in suspend, and with none at all.
+    ("suspend", aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/filter_without_suspend.bpf.o"))),
+    ("clock", aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/filter_without_clock.bpf.o"))),
 ];
 
 const ROUNDS: usize = 40;

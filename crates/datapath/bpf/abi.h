@@ -9,7 +9,7 @@
 
 #include <linux/types.h>
 
-#define ABI_VERSION 5
+#define ABI_VERSION 6
 
 /* Hash classes of flows. One byte of table for each; the bucket is the top byte of a 32-bit hash. */
 #define BUCKET_COUNT 256
@@ -30,6 +30,7 @@ enum bucket_state {
 	BUCKET_OWNED_WHILE_KEPT = 2, /* ours, but another keeps connections: as owned, less TCP segments unknown here */
 	BUCKET_KEPT = 3,             /* given up with connections open here: pass their segments and nothing else */
 	BUCKET_WATCHED = 4,          /* another node's, of whom nothing is heard: drop, but set TCP segments aside */
+	BUCKET_KEPT_WATCHED = 5,     /* both: pass as kept, and set aside what is not passed */
 };
 
 /* What becomes of a frame to the cluster MAC. Index into struct interface_counters. */
@@ -242,12 +243,13 @@ _Static_assert(sizeof(struct memo) == 8192, "mirrored in src/abi.rs");
 #define ASIDE_BYTES_MAX 3000
 
 struct aside_head {
+	__u64 at_ns;   /* when, CLOCK_BOOTTIME: the order of segments that two CPUs took */
 	__u32 ifindex; /* where it came in */
 	__u16 bytes;   /* of the frame; padding may follow it */
 	__u8 bucket;
 	__u8 pad; /* zero */
 };
-_Static_assert(sizeof(struct aside_head) == 8, "mirrored in src/abi.rs");
+_Static_assert(sizeof(struct aside_head) == 16, "mirrored in src/abi.rs");
 
 /* Map "abi": a single entry, by which a successor recognises maps that it can adopt. */
 struct abi {

@@ -160,12 +160,23 @@ static __always_inline __u32 bucket_of(struct flow *flow)
  * however long a hypervisor keeps the CPU that moves it. A lease cannot allow for that. And the one that goes on while
  * the machine is suspended: others do not wait.
  */
+static __always_inline __u64 clock_ns(void)
+{
+#if defined(WITHOUT_CLOCK)
+	return 0;
+#elif defined(WITHOUT_SUSPEND)
+	return bpf_ktime_get_ns();
+#else
+	return bpf_ktime_get_boot_ns();
+#endif
+}
+
 static __always_inline bool is_leased(void)
 {
 	const __u32 only = 0;
 	const volatile struct lease *held = bpf_map_lookup_elem(&lease, &only);
 
-	return held && bpf_ktime_get_boot_ns() < held->until_ns;
+	return held && clock_ns() < held->until_ns;
 }
 
 /* Connections have a socket at their keeper to be known by. What a router forwards has none. */
@@ -188,6 +199,7 @@ static __always_inline void set_aside(struct xdp_md *ctx, const struct flow *flo
 	/* A router's own connections stay where they are when a bucket moves, and must not be begun anew elsewhere. */
 	if (side != SIDE_SERVICE && (flow->local || flow->headless))
 		return;
+	head.at_ns = bpf_ktime_get_boot_ns();
 	/* Without a reader, or without room, it is as lost as it would have been. */
 	bpf_perf_event_output(ctx, &aside, ((__u64)bytes << 32) | BPF_F_CURRENT_CPU, &head, sizeof(head));
 }
@@ -221,9 +233,12 @@ static __always_inline int judge(struct xdp_md *ctx, const struct cursor *at, st
 			return VERDICT_LEFT;
 		break;
 	case BUCKET_KEPT:
-		if (!can_be_kept(flow) || is_first(at, flow) || !is_leased() || !is_known(ctx, at, flow))
+	case BUCKET_KEPT_WATCHED:
+		if (can_be_kept(flow) && !is_first(at, flow) && is_leased() && is_known(ctx, at, flow))
+			break;
+		if (state == BUCKET_KEPT)
 			return VERDICT_IGNORED;
-		break;
+		/* fall through */
 #endif
 #ifndef WITHOUT_ASIDE
 	case BUCKET_WATCHED:

@@ -7,7 +7,7 @@ use std::mem::{offset_of, size_of};
 use crate::counters::ProbeCount;
 
 /// Raised whenever a map that a predecessor may have pinned would mean something else than before.
-pub(crate) const ABI_VERSION: u32 = 5;
+pub(crate) const ABI_VERSION: u32 = 6;
 /// Interfaces of one node that can carry the filter.
 pub(crate) const SLOT_COUNT: usize = 16;
 /// Verdicts of the filter, in the order of [`crate::Verdict`].
@@ -168,19 +168,21 @@ pub(crate) const ASIDE_BYTES_MAX: usize = 3000;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AsideHead {
+    pub(crate) at_ns: u64,
     pub(crate) ifindex: u32,
     pub(crate) bytes: u16,
     pub(crate) bucket: u8,
     pub(crate) pad: u8,
 }
-const _: () = assert!(size_of::<AsideHead>() == 8);
+const _: () = assert!(size_of::<AsideHead>() == 16);
 
 impl AsideHead {
     /// The head of what the filter has set aside, if this is one.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
-        let [a, b, c, d, e, f, bucket, pad] = *bytes.first_chunk()?;
+        let (at_ns, rest) = bytes.split_first_chunk()?;
+        let [a, b, c, d, e, f, bucket, pad] = *rest.first_chunk()?;
         let (ifindex, bytes) = (u32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f]));
-        Some(Self { ifindex, bytes, bucket, pad })
+        Some(Self { at_ns: u64::from_ne_bytes(*at_ns), ifindex, bytes, bucket, pad })
     }
 }
 

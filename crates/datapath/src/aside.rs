@@ -47,6 +47,8 @@ pub type Direction = (IpAddr, IpAddr, [u8; 4]);
 /// A frame that was set aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
+    /// When it came: `CLOCK_BOOTTIME`, in nanoseconds. Of two that different CPUs have taken, this tells which was the last.
+    pub at_ns: u64,
     /// Where it came in.
     pub ifindex: u32,
     /// Its bucket.
@@ -132,8 +134,8 @@ impl Aside {
         Ok(Self { rings: cpus.into_iter().map(open).collect::<Result<_>>()? })
     }
 
-    /// Takes what has been set aside since the last time, of each CPU in the order in which it came. Returns how many frames
-    /// found no room.
+    /// Takes what has been set aside since the last time, one CPU after the other, of each in the order in which it came. Returns
+    /// how many frames found no room.
     pub fn take(&mut self, mut each: impl FnMut(Segment)) -> u64 {
         let mut lost = 0;
         for ring in &mut self.rings {
@@ -150,7 +152,12 @@ fn each_of(sample: &[u8], each: &mut impl FnMut(Segment)) {
     let Some(head) = AsideHead::read(sample) else { return };
     let frame = sample.get(size_of::<AsideHead>()..).and_then(|rest| rest.get(..usize::from(head.bytes)));
     if let Some(frame) = frame {
-        each(Segment { ifindex: head.ifindex, bucket: head.bucket, frame: frame.to_vec() });
+        each(Segment {
+            at_ns: head.at_ns,
+            ifindex: head.ifindex,
+            bucket: head.bucket,
+            frame: frame.to_vec(),
+        });
     }
 }
 
@@ -188,7 +195,7 @@ mod tests {
     const PORTS: [u8; 4] = [0x9c, 0x40, 1, 187];
 
     fn segment(parts: &[&[u8]]) -> Segment {
-        Segment { ifindex: 1, bucket: 2, frame: parts.concat() }
+        Segment { at_ns: 3, ifindex: 1, bucket: 2, frame: parts.concat() }
     }
 
     /// With options in its IP header, and without.

@@ -21,6 +21,8 @@ pub enum BucketState {
     /// Another node's, of whom nothing has been heard for a while: as [`Self::Ignored`], but TCP segments are set aside, for
     /// whoever takes the bucket over (see [`crate::Aside`]).
     Watched = 4,
+    /// Both: what is not passed of a kept bucket is set aside while its owner is not heard.
+    KeptWatched = 5,
 }
 
 impl BucketState {
@@ -31,6 +33,7 @@ impl BucketState {
             2 => Self::OwnedWhileKept,
             3 => Self::Kept,
             4 => Self::Watched,
+            5 => Self::KeptWatched,
             _ => Self::Ignored,
         }
     }
@@ -120,6 +123,7 @@ impl std::fmt::Debug for BucketTable {
                 BucketState::OwnedWhileKept => '+',
                 BucketState::Kept => '-',
                 BucketState::Watched => '?',
+                BucketState::KeptWatched => '!',
             })
             .collect();
         write!(f, "BucketTable({picture})")

@@ -658,6 +658,7 @@ fn in_a_handover_only_connections_of_the_node_itself_are_left_behind() {
     for (state, through_verdict, local_verdict) in [
         (BucketState::OwnedWhileKept, Verdict::Passed, Verdict::Left),
         (BucketState::Kept, Verdict::Ignored, Verdict::Ignored),
+        (BucketState::KeptWatched, Verdict::Ignored, Verdict::Ignored),
     ] {
         bench.xdp.write_table(&BucketTable::new([state; 256])).expect("write_table");
         check(

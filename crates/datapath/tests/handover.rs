@@ -113,27 +113,29 @@ fn error6(port: u16) -> Vec<u8> {
 #[test]
 fn the_old_owner_keeps_the_connections_that_it_knows_and_takes_nothing_else() {
     require_bpf!("the_old_owner_keeps_the_connections_that_it_knows_and_takes_nothing_else");
-    let mut node = Node::new();
-    let kept = BucketState::Kept;
-    node.check(
-        kept,
-        &[
-            ("a segment", v4(&segment(OPEN, ACK)), Verdict::Passed),
-            ("a reset", v4(&segment(OPEN, RST)), Verdict::Passed),
-            ("a segment, v6", v6(&segment(OPEN, ACK)), Verdict::Passed),
-            ("too big for a router", error4(OPEN), Verdict::Passed),
-            ("too big for a router, v6", error6(OPEN), Verdict::Passed),
-            ("a segment of an unknown connection", v4(&segment(UNKNOWN, ACK)), Verdict::Ignored),
-            ("a segment of an unknown connection, v6", v6(&segment(UNKNOWN, ACK)), Verdict::Ignored),
-            ("an error about an unknown connection", error4(UNKNOWN), Verdict::Ignored),
-            ("a new connection", v4(&segment(UNKNOWN, SYN)), Verdict::Ignored),
-            ("a new connection from the port of an old one", v4(&segment(OPEN, SYN)), Verdict::Ignored),
-            ("a datagram", ip_frame(&ip(CLIENT4, VIP4, UDP, &udp(OPEN, SERVER))), Verdict::Ignored),
-            ("an echo", ip_frame(&ip(CLIENT4, VIP4, ICMP, &icmp_echo(8, 7))), Verdict::Ignored),
-        ],
-    );
-    node.xdp.write_lease(LeaseUntil::LAPSED).expect("write_lease");
-    node.check(kept, &[("a segment after the lease", v4(&segment(OPEN, ACK)), Verdict::Ignored)]);
+    // Whether its new owner is heard or not.
+    for kept in [BucketState::Kept, BucketState::KeptWatched] {
+        let mut node = Node::new();
+        node.check(
+            kept,
+            &[
+                ("a segment", v4(&segment(OPEN, ACK)), Verdict::Passed),
+                ("a reset", v4(&segment(OPEN, RST)), Verdict::Passed),
+                ("a segment, v6", v6(&segment(OPEN, ACK)), Verdict::Passed),
+                ("too big for a router", error4(OPEN), Verdict::Passed),
+                ("too big for a router, v6", error6(OPEN), Verdict::Passed),
+                ("a segment of an unknown connection", v4(&segment(UNKNOWN, ACK)), Verdict::Ignored),
+                ("a segment of an unknown connection, v6", v6(&segment(UNKNOWN, ACK)), Verdict::Ignored),
+                ("an error about an unknown connection", error4(UNKNOWN), Verdict::Ignored),
+                ("a new connection", v4(&segment(UNKNOWN, SYN)), Verdict::Ignored),
+                ("a new connection from the port of an old one", v4(&segment(OPEN, SYN)), Verdict::Ignored),
+                ("a datagram", ip_frame(&ip(CLIENT4, VIP4, UDP, &udp(OPEN, SERVER))), Verdict::Ignored),
+                ("an echo", ip_frame(&ip(CLIENT4, VIP4, ICMP, &icmp_echo(8, 7))), Verdict::Ignored),
+            ],
+        );
+        node.xdp.write_lease(LeaseUntil::LAPSED).expect("write_lease");
+        node.check(kept, &[("a segment after the lease", v4(&segment(OPEN, ACK)), Verdict::Ignored)]);
+    }
 }
 
 #[test]

@@ -150,11 +150,11 @@ fn all_go_on(what: &str, traffic: &Traffic, bound: Duration) -> Vec<Outcome> {
     outcomes
 }
 
-/// A sender of TCP repeats what was lost after 0.2 s at the earliest, then 0.4 s later, then 0.8 s later: those through a router
-/// whose power was cut would not try again before 1.4 s if it takes more than 0.6 s until somebody has its share. But what
-/// they have sent meanwhile was set aside, and goes on then.
+/// A sender of TCP repeats what was lost after 0.2 s and a round trip, then after twice that, then after four times that: at 0.2, 0.6 and
+/// 1.4 s at the earliest. On a busy machine round trips are 30 ms and more, and the second try is after 0.7 s. Who has lost a router
+/// for a second would not try again before 1.4 s. But what was sent meanwhile was set aside, and goes on when somebody has its share.
 fn streams_wait_for_no_repetition(outcomes: &[Outcome], timeout: Duration) {
-    assert!(timeout > ms(600), "else it would show nothing");
+    assert!(timeout >= second(1), "else it would show nothing");
     let streams = outcomes.iter().filter(|outcome| matches!(outcome.lane.kind, Kind::Stream(_)));
     let struck: Vec<Duration> =
         streams.map(|outcome| outcome.longest).filter(|longest| *longest >= timeout / 2).collect();
@@ -289,6 +289,9 @@ fn others(node: &str) -> Vec<&'static str> {
 /// Faults and planned changes, one after the other, under all kinds of traffic.
 fn story(nat: &str, timeout: Duration, streams: u16, blows: &[(Blow, &str)]) {
     let mut lab = cluster(nat, timeout);
+    // Who starts has its share when it knows the others' connections: the last moves of the start are not what is tested here.
+    wait_shared(&lab, &ALL, 0);
+    lab.wait_at_rest(&ALL).expect("all have their shares");
     let _echoes = Echoes::start(lab.client().namespace(), &targets()).expect("a server outside");
     let capture = Capture::start(lab.client().namespace()).expect("a capture");
     let all: Vec<Lane> = [
@@ -317,7 +320,13 @@ fn story(nat: &str, timeout: Duration, streams: u16, blows: &[(Blow, &str)]) {
             lab.wait_at_rest(&rest).expect("the others take over");
         }
         let outcomes = all_go_on(&format!("{blow:?}"), &traffic, BOUND);
-        if *blow == Blow::Of(Fault::PowerOff) && timeout > ms(600) {
+        for node in &rest {
+            println!(
+                "{blow:?}: {node}: set aside: {}",
+                lab.node(node).status().expect("a status").0["aside"]
+            );
+        }
+        if *blow == Blow::Of(Fault::PowerOff) && timeout >= second(1) {
             streams_wait_for_no_repetition(&outcomes, timeout);
         }
         blow.mend(&mut lab, victim);
@@ -428,5 +437,12 @@ fn translated_flows_go_on_whatever_becomes_of_their_router() {
 #[test]
 fn routed_flows_go_on_whatever_becomes_of_their_router() {
     let Some(_root) = root() else { return };
-    story("", ms(700), 100, &[(Blow::Of(Fault::StopDaemon), "n2"), (Blow::Of(Fault::PowerOff), "n1")]);
+    let blows = [
+        (Blow::Of(Fault::StopDaemon), "n2"),
+        (Blow::UnplugInside, "n3"),
+        (Blow::Of(Fault::KillDaemon), "n2"),
+        (Blow::Of(Fault::Unplug), "n1"),
+        (Blow::Of(Fault::PowerOff), "n1"),
+    ];
+    story("", second(1), 100, &blows);
 }

@@ -11,18 +11,24 @@
 //! answer that it waits for comes at once. And a client whose first segment was lost waits for a second otherwise.
 //!
 //! What it decides: which segments go on. What it does not: who owns a bucket (the protocol), and whether a segment may pass (the
-//! filter). Of each direction of a connection the last segment is kept, [`SHELF_BYTES_MAX`] in all, for [`AGE_MAX`]. A segment that the
+//! filter). Of each direction of a connection the last segment is kept, [`SHELF_BYTES_MAX`] in all, for [`AGE_MAX`]: the last by the
+//! clock of the kernel, since each CPU has a ring of its own and the rings are read one after the other. A segment that the
 //! owner has passed after all (it was slow to say so) comes twice; TCP knows that from any network.
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use rudel_api::snapshot as api;
 use rudel_datapath::{Aside, BucketState, BucketTable, Direction, Gate, Segment};
 use rudel_proto::bucket::BucketSet;
 use rudel_proto::machine::Machine;
 use rudel_proto::{Table, Time};
+
+use crate::clock::monotonic_ns;
 
 /// What is kept at most.
 const SHELF_BYTES_MAX: usize = 8 << 20;
@@ -69,7 +75,7 @@ impl Watch {
         let mine = machine.view().map_or(BucketSet::EMPTY, |view| view.owned_by(me));
         let awaited = if self.moves { mine } else { self.watched & mine };
         let watched = machine.unheard(now) | awaited;
-        let watched = watched - self.table.owned - self.table.kept;
+        let watched = watched - self.table.owned;
         if watched == self.watched {
             return None;
         }
@@ -96,9 +102,16 @@ impl Watch {
     fn states(&self) -> BucketTable {
         let Table { owned, contested, kept } = self.table;
         let mut states = BucketTable::owning((owned - contested).iter());
-        (self.watched - owned - kept).iter().for_each(|bucket| states.set(bucket, BucketState::Watched));
-        contested.iter().for_each(|bucket| states.set(bucket, BucketState::OwnedWhileKept));
-        kept.iter().for_each(|bucket| states.set(bucket, BucketState::Kept));
+        let watched = self.watched - owned;
+        for (buckets, state) in [
+            (watched - kept, BucketState::Watched),
+            (contested, BucketState::OwnedWhileKept),
+            (kept - watched, BucketState::Kept),
+            // What was given up a moment ago is still kept, and may have been given to one that is dead by now.
+            (kept & watched, BucketState::KeptWatched),
+        ] {
+            buckets.iter().for_each(|bucket| states.set(bucket, state));
+        }
         states
     }
 
@@ -108,8 +121,33 @@ impl Watch {
     }
 }
 
-/// Starts the thread, which ends with the pulse thread. If it cannot work, the log says so: the node serves without it.
-pub fn start(words: Words, pin_dir: &Path, gates: Vec<Gate>) {
+/// What has become of segments since the daemon began.
+#[derive(Debug, Default)]
+pub struct Tally {
+    set_aside: AtomicU64,
+    put_through: AtomicU64,
+    refused: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl Tally {
+    /// As the status has it.
+    pub fn report(&self) -> api::Aside {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        api::Aside {
+            set_aside: read(&self.set_aside),
+            put_through: read(&self.put_through),
+            refused: read(&self.refused),
+            lost: read(&self.lost),
+        }
+    }
+}
+
+/// Starts the thread, which ends with the pulse thread. If it cannot work, the log says so: the node serves without it, and
+/// nothing is counted.
+pub fn start(words: Words, pin_dir: &Path, gates: Vec<Gate>) -> Arc<Tally> {
+    let counts = Arc::new(Tally::default());
+    let tally = Arc::clone(&counts);
     let tell = |error: &dyn std::fmt::Display| {
         tracing::warn!(%error, "what is sent to a node that has just died is lost until its sender repeats it; see the error");
     };
@@ -119,16 +157,17 @@ pub fn start(words: Words, pin_dir: &Path, gates: Vec<Gate>) {
             Ok(mut aside) => {
                 // A predecessor's.
                 aside.take(drop);
-                run(&words.0, &mut aside, &gates);
+                run(&words.0, &mut aside, &gates, &tally);
             }
             Err(error) => tell(&error),
         });
     if let Err(error) = thread {
         tell(&error);
     }
+    counts
 }
 
-fn run(words: &Receiver<Word>, aside: &mut Aside, gates: &[Gate]) {
+fn run(words: &Receiver<Word>, aside: &mut Aside, gates: &[Gate], tally: &Tally) {
     let mut shelf = Shelf::default();
     let mut watched = BucketSet::EMPTY;
     loop {
@@ -144,25 +183,35 @@ fn run(words: &Receiver<Word>, aside: &mut Aside, gates: &[Gate]) {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         };
-        let now = Instant::now();
-        aside.take(|segment| shelf.put(segment, now));
+        let (mut count, mut without_room) = (0, 0);
+        let lost = aside.take(|segment| {
+            count += 1;
+            without_room += u64::from(!shelf.put(segment));
+        });
+        tally.set_aside.fetch_add(count, Ordering::Relaxed);
+        tally.lost.fetch_add(lost + without_room, Ordering::Relaxed);
         let Some(word) = word else { continue };
         watched = word.watched;
-        put_through(shelf.take(word.gained, now), gates);
+        put_through(shelf.take(word.gained, monotonic_ns()), gates, tally);
         shelf.keep(watched);
     }
 }
 
-fn put_through(segments: Vec<Segment>, gates: &[Gate]) {
-    let (mut count, mut failed) = (0, None);
+fn put_through(segments: Vec<Segment>, gates: &[Gate], tally: &Tally) {
+    let (mut count, mut refused, mut failed) = (0, 0, None);
     for mut segment in segments {
         segment.complete();
         let Some(gate) = gates.iter().find(|gate| gate.ifindex() == segment.ifindex) else { continue };
         match gate.put_through(&segment.frame) {
             Ok(()) => count += 1,
-            Err(error) => failed = Some(error),
+            Err(error) => {
+                refused += 1;
+                failed = Some(error);
+            }
         }
     }
+    tally.put_through.fetch_add(count, Ordering::Relaxed);
+    tally.refused.fetch_add(refused, Ordering::Relaxed);
     if count > 0 {
         tracing::info!(segments = count, "segments that came while nobody had their buckets go on");
     }
@@ -174,35 +223,45 @@ fn put_through(segments: Vec<Segment>, gates: &[Gate]) {
 /// The last segment of each direction.
 #[derive(Debug, Default)]
 struct Shelf {
-    segments: HashMap<(u32, Direction), (Segment, Instant)>,
+    segments: HashMap<(u32, Direction), Segment>,
     bytes: usize,
 }
 
 impl Shelf {
-    fn put(&mut self, segment: Segment, now: Instant) {
-        let Some(direction) = segment.direction() else { return };
+    /// Whether there was room for it, if it needs any: one that came before the one that is there does not, nor one whose ports
+    /// cannot be seen.
+    fn put(&mut self, segment: Segment) -> bool {
+        let Some(direction) = segment.direction() else { return true };
         let key = (segment.ifindex, direction);
-        let before = self.segments.get(&key).map_or(0, |(old, _)| old.frame.len());
-        let bytes = self.bytes - before + segment.frame.len();
-        if bytes <= SHELF_BYTES_MAX {
-            self.bytes = bytes;
-            self.segments.insert(key, (segment, now));
+        let known = self.segments.get(&key);
+        if known.is_some_and(|known| known.at_ns > segment.at_ns) {
+            return true;
         }
+        let bytes = self.bytes - known.map_or(0, |known| known.frame.len()) + segment.frame.len();
+        let has_room = bytes <= SHELF_BYTES_MAX;
+        if has_room {
+            self.bytes = bytes;
+            self.segments.insert(key, segment);
+        }
+        has_room
     }
 
     /// Those of these buckets that are not too old.
-    fn take(&mut self, buckets: BucketSet, now: Instant) -> Vec<Segment> {
-        let taken: Vec<_> =
-            self.segments.extract_if(|_, (segment, _)| buckets.contains(segment.bucket)).collect();
-        self.bytes -= taken.iter().map(|(_, (segment, _))| segment.frame.len()).sum::<usize>();
-        let young = taken.into_iter().filter(|(_, (_, at))| now.duration_since(*at) <= AGE_MAX);
-        young.map(|(_, (segment, _))| segment).collect()
+    fn take(&mut self, buckets: BucketSet, now_ns: u64) -> Vec<Segment> {
+        let taken: Vec<Segment> = self
+            .segments
+            .extract_if(|_, segment| buckets.contains(segment.bucket))
+            .map(|(_, segment)| segment)
+            .collect();
+        self.bytes -= taken.iter().map(|segment| segment.frame.len()).sum::<usize>();
+        let age = |segment: &Segment| Duration::from_nanos(now_ns.saturating_sub(segment.at_ns));
+        taken.into_iter().filter(|segment| age(segment) <= AGE_MAX).collect()
     }
 
     /// Forgets those of all other buckets.
     fn keep(&mut self, buckets: BucketSet) {
-        self.segments.retain(|_, (segment, _)| buckets.contains(segment.bucket));
-        self.bytes = self.segments.values().map(|(segment, _)| segment.frame.len()).sum();
+        self.segments.retain(|_, segment| buckets.contains(segment.bucket));
+        self.bytes = self.segments.values().map(|segment| segment.frame.len()).sum();
     }
 }
 
@@ -210,12 +269,13 @@ impl Shelf {
 mod tests {
     use super::*;
 
-    /// Of a connection of this number: `length` bytes behind the headers.
-    fn segment(connection: u8, bucket: u8, length: usize) -> Segment {
+    /// Of a connection of this number, the so-and-so-many-th of all: `length` bytes behind the headers.
+    fn segment(at_ns: u64, connection: u8, bucket: u8, length: usize) -> Segment {
         let [high, low] = (44 + length as u16).to_be_bytes();
         let head = [8, 0, 0x45, 0, high, low, 0, 0, 0, 0, 64, 6, 0, 0];
         let ip = [&[0; 12][..], &head, &[10, 0, 0, connection], &[10, 0, 0, 2]];
-        Segment { ifindex: 2, bucket, frame: [ip.concat(), vec![connection; 24], vec![0; length]].concat() }
+        let frame = [ip.concat(), vec![connection; 24], vec![0; length]].concat();
+        Segment { at_ns, ifindex: 2, bucket, frame }
     }
 
     fn set(buckets: impl IntoIterator<Item = u8>) -> BucketSet {
@@ -224,48 +284,54 @@ mod tests {
 
     #[test]
     fn the_last_segment_of_each_connection_waits_for_its_bucket() {
-        let (mut shelf, now) = (Shelf::default(), Instant::now());
-        for (connection, bucket, length) in [(1, 7, 100), (2, 7, 200), (1, 7, 300), (3, 8, 400), (4, 9, 1)] {
-            shelf.put(segment(connection, bucket, length), now);
+        let mut shelf = Shelf::default();
+        for (at, connection, bucket, length) in
+            [(1, 1, 7, 100), (2, 2, 7, 200), (4, 1, 7, 300), (5, 3, 8, 400), (6, 4, 9, 1)]
+        {
+            assert!(shelf.put(segment(at, connection, bucket, length)));
         }
-        let mut taken = shelf.take(set([7]), now);
-        taken.sort_by_key(|segment| segment.frame.len());
-        assert_eq!(taken, [segment(2, 7, 200), segment(1, 7, 300)]);
-        assert_eq!(shelf.take(set([7]), now), [], "once");
+        // By another CPU, whose ring was read later.
+        assert!(shelf.put(segment(3, 1, 7, 500)));
+        let mut taken = shelf.take(set([7]), 7);
+        taken.sort_by_key(|segment| segment.at_ns);
+        assert_eq!(taken, [segment(2, 2, 7, 200), segment(4, 1, 7, 300)]);
+        assert_eq!(shelf.take(set([7]), 7), [], "once");
         shelf.keep(set([9]));
-        assert_eq!(shelf.take(set([8]), now), [], "nobody waits for that any more");
-        assert_eq!(shelf.take(set([9]), now + AGE_MAX * 2), [], "it is too old");
+        assert_eq!(shelf.take(set([8]), 7), [], "nobody waits for that any more");
+        let later = (AGE_MAX * 2).as_nanos() as u64;
+        assert_eq!(shelf.take(set([9]), later), [], "it is too old");
         assert_eq!((shelf.bytes, shelf.segments.len()), (0, 0));
     }
 
     #[test]
     fn a_flood_is_not_kept() {
-        let (mut shelf, now) = (Shelf::default(), Instant::now());
+        let (mut shelf, mut without_room) = (Shelf::default(), 0);
         for number in 0..10_000_u16 {
-            let mut one = segment(1, 7, 2_900);
+            let mut one = segment(1, 1, 7, 2_900);
             one.frame[34..36].copy_from_slice(&number.to_be_bytes());
-            shelf.put(one, now);
+            without_room += usize::from(!shelf.put(one));
         }
         assert!(shelf.bytes <= SHELF_BYTES_MAX && shelf.bytes > SHELF_BYTES_MAX / 2, "{}", shelf.bytes);
+        assert_eq!(without_room, 10_000 - shelf.segments.len());
         // One that is known already has its room.
-        let again = segment(1, 7, 0);
-        shelf.put(segment(1, 7, 2_900), now);
-        shelf.put(again, now);
+        shelf.put(segment(2, 1, 7, 2_900));
+        shelf.put(segment(3, 1, 7, 0));
         shelf.keep(BucketSet::EMPTY);
         assert_eq!(shelf.bytes, 0);
     }
 
     #[test]
-    fn what_is_owned_or_kept_is_not_watched() {
+    fn what_is_owned_is_not_watched_and_what_is_kept_is_both() {
         let (mut watch, words) = channel(false);
         watch.watched = set([1, 2, 3, 4]);
-        let states = watch.table(&Table { owned: set([1, 5]), contested: set([5]), kept: set([2]) });
+        let states = watch.table(&Table { owned: set([1, 5]), contested: set([5]), kept: set([2, 6]) });
         let expected = [
             (0, BucketState::Ignored),
             (1, BucketState::Owned),
-            (2, BucketState::Kept),
+            (2, BucketState::KeptWatched),
             (3, BucketState::Watched),
             (5, BucketState::OwnedWhileKept),
+            (6, BucketState::Kept),
         ];
         expected.iter().for_each(|(bucket, state)| assert_eq!(states.get(*bucket), *state, "{bucket}"));
         watch.gained(set([1, 5]));

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rudel_api::config::{Config, ConfigError};
@@ -29,6 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::answers::ask_daemon;
 use self::start::{Ears, Hold, Running, Speakers, leave_will};
+use crate::aside;
 use crate::clock::monotonic_ns;
 use crate::connections::{self, Connection};
 use crate::control::{self, CONNECTIONS_MAX, Followers};
@@ -177,6 +179,8 @@ struct Daemon {
     keeper: Keeper,
     /// Of a router that shares its connections.
     sharing: Option<Sharing>,
+    /// What has become of what was sent to nodes that are not heard.
+    aside: Arc<aside::Tally>,
     redundancy: Redundancy,
     /// Of a router.
     table: Option<nat::Watch>,

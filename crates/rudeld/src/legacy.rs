@@ -85,7 +85,7 @@ impl Legacy {
             memo: self.memo.clone(),
             owned: in_state(&[BucketState::Owned, BucketState::OwnedWhileKept]),
             contested: in_state(&[BucketState::OwnedWhileKept]),
-            kept: in_state(&[BucketState::Kept]),
+            kept: in_state(&[BucketState::Kept, BucketState::KeptWatched]),
             lease: Time::from_nanos(lease.as_nanos()),
         }
     }
@@ -192,10 +192,12 @@ pub(crate) mod tests {
         let mut table = BucketTable::owning([1, 2]);
         table.set(3, BucketState::OwnedWhileKept);
         table.set(4, BucketState::Kept);
+        table.set(6, BucketState::KeptWatched);
+        table.set(7, BucketState::Watched);
         let inheritance = legacy.inheritance(&table, LeaseUntil::from_nanos(5));
         let set = |buckets: &[u8]| buckets.iter().copied().collect::<BucketSet>();
         assert_eq!(inheritance.owned, set(&[1, 2, 3]));
-        assert_eq!((inheritance.contested, inheritance.kept), (set(&[3]), set(&[4])));
+        assert_eq!((inheritance.contested, inheritance.kept), (set(&[3]), set(&[4, 6])));
         assert_eq!(inheritance.lease, Time::from_nanos(5));
     }
 }

@@ -47,6 +47,8 @@ pub struct Context<'a> {
     pub nat: Option<api::Nat>,
     /// Shared connections, if they are shared.
     pub sync: Option<api::Sync>,
+    /// What was sent to nodes that are not heard.
+    pub aside: api::Aside,
     /// The program that is told of events, if there is one.
     pub hook: Option<api::Hook>,
     /// What happened.
@@ -117,6 +119,7 @@ pub fn snapshot(context: &Context<'_>, report: &Report) -> Snapshot {
         }),
         nat: context.nat.clone(),
         sync: context.sync.clone(),
+        aside: Some(context.aside.clone()),
         hook: context.hook.clone(),
         why_last_change: context.history.last_change().cloned(),
         alarms: context.reception.alarms().into_iter().chain(context.redundancy.iter().cloned()).collect(),

@@ -28,6 +28,7 @@ impl Daemon {
                 refused: self.table.as_ref().map_or(0, nat::Watch::refused),
             }),
             sync: self.sharing.as_ref().map(Sharing::report),
+            aside: self.aside.report(),
             restarts: self.household.restarts,
             hook: self.hooks.snapshot(),
             history,

@@ -313,7 +313,7 @@ impl Running {
             }
         };
 
-        aside::start(words, &pin_dir, std::mem::take(&mut host.gates));
+        let aside = aside::start(words, &pin_dir, std::mem::take(&mut host.gates));
         let guard = |ruleset| nat::Watch::new(ruleset, config.nat.is_some());
         let table = host.table.clone().map(guard).transpose().unwrap_or_else(|error| {
             tracing::warn!(%error, "the cluster's table in nftables is not watched: if anybody removes it, it stays away, until you run `rudel restart`");
@@ -359,6 +359,7 @@ impl Running {
             incarnation_stored: None,
             keeper: Keeper::default(),
             sharing,
+            aside,
             redundancy,
             table,
             counting: Errand::default(),

@@ -314,6 +314,19 @@ impl Collector for Scrape {
                 [(vec![], nat.refused)],
             )?;
         }
+        if let Some(aside) = &snapshot.aside {
+            w.counters(
+                ("rudel_aside_segments", None),
+                "TCP segments for buckets of which nobody passed them: set aside by this node's filter, put through it when this node had the bucket, refused then by the kernel, and lost for want of room.",
+                [
+                    ("set_aside", aside.set_aside),
+                    ("put_through", aside.put_through),
+                    ("refused", aside.refused),
+                    ("lost", aside.lost),
+                ]
+                .map(|(what, count)| (vec![("what", what)], count)),
+            )?;
+        }
         if let Some(hook) = &snapshot.hook {
             told_of_events(&mut w, hook)?;
         }

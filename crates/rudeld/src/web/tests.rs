@@ -24,6 +24,7 @@ fn look() -> Look {
         "events": [],
         "sync": {"flows_own": 7, "flows_foreign": 9, "messages_sent": 5, "lag_us": 1500, "gaps_skipped": 2, "synced": true,
             "peers": [{"name": "n2", "proven": true, "whole": true}]},
+        "aside": {"set_aside": 12, "put_through": 6, "lost": 1},
         "nat": {"table": "inet rudel_web", "addresses": ["198.51.100.10"], "refused": 4},
         "hook": {"program": "/bin/notify", "ok": false, "running": null, "waiting": 1, "missed": 2, "runs": 9, "failures": 3,
             "run_ms": 4500, "last_error": "/bin/notify: exit status 1", "last_error_at": "2026-01-01T00:00:00.500Z"}
@@ -128,6 +129,10 @@ fn metrics_have_the_promised_names_with_their_types_and_help() {
         "rudel_audit_finding{interface=\"eth0\",finding=\"double\"} 0.0",
         "rudel_troubles 4.0",
         "rudel_nat_refused_total 4",
+        "rudel_aside_segments_total{what=\"set_aside\"} 12",
+        "rudel_aside_segments_total{what=\"put_through\"} 6",
+        "rudel_aside_segments_total{what=\"refused\"} 0",
+        "rudel_aside_segments_total{what=\"lost\"} 1",
         "rudel_hook_up 0.0",
         "rudel_hook_runs_total{result=\"good\"} 6",
         "rudel_hook_runs_total{result=\"failed\"} 3",
