@@ -32,7 +32,7 @@ use rudeld::clock::monotonic_ns;
 use rudeld::heartbeat::Heartbeat;
 use rudeld::router::Router;
 use rudeld::sync::classify::Forwarded;
-use rudeld::sync::conntrack::{Dump, Entry, TCP, Tcp, Tuple, UDP, Write, Writer};
+use rudeld::sync::conntrack::{Dump, Entry, Heard, Kind, Listener, TCP, Tcp, Tuple, UDP, Write, Writer};
 use rudeld::sync::engine::Settings;
 use rudeld::sync::thread::{EVENT_BUFFER_BYTES, Parts, Thread, state_group};
 
@@ -471,6 +471,39 @@ fn many_flows(world: &World, count: u16) {
 }
 
 #[test]
+fn marks_go_along_and_what_is_of_another_zone_stays_at_home() {
+    if skipped() {
+        return;
+    }
+    let world = World::new(Nat::None);
+    let (_a, _b) = world.pair();
+    world.nft(
+        &world.ra,
+        "table ip admin {
+           chain zones { type filter hook prerouting priority raw; iifname eth0 udp dport 53 ct zone set 7; }
+           chain marks { type filter hook prerouting priority mangle; iifname eth0 udp dport 9 ct mark set 0x2a; }
+         }",
+    );
+    // First, so that it would be told before the others.
+    world.cl.enter(|| {
+        let socket = UdpSocket::bind((world.client(false), 9999)).unwrap();
+        socket.send_to(b"x", (world.server(false), 53)).unwrap();
+    });
+    many_flows(&world, 50);
+    let to = |netns: &Netns, port: u16| -> Vec<(u32, u16)> {
+        let entries = dump(netns).into_iter().filter(|entry| entry.orig.dst_port == port);
+        entries.map(|entry| (entry.mark, entry.zone)).collect()
+    };
+    eventually("all are told", || match to(&world.rb, 9).len() {
+        50 => Ok(()),
+        count => Err(format!("{count} of 50")),
+    });
+    assert!(to(&world.rb, 9).iter().all(|told| *told == (0x2a, 0)), "{:?}", to(&world.rb, 9));
+    assert_eq!(to(&world.ra, 53), [(0, 7)]);
+    assert_eq!(to(&world.rb, 53), []);
+}
+
+#[test]
 fn an_overrun_is_counted_and_nothing_is_missing_afterwards() {
     if skipped() {
         return;
@@ -523,28 +556,58 @@ fn who_comes_later_is_told_everything_and_who_leaves_takes_it_away() {
     assert_eq!(forwarded(&world.rb).len(), 0);
 }
 
-/// Puts `count` connections into a kernel as if they had been forwarded.
+/// A connection as if it had been forwarded, by its number.
+fn connection(number: u32) -> Entry {
+    let [_, high, middle, low] = number.to_be_bytes();
+    let orig = Tuple {
+        src: Ipv4Addr::new(10, 100, 128 | high, middle).into(),
+        dst: Ipv4Addr::new(10, 88, 0, 10).into(),
+        protocol: TCP,
+        src_port: 20_000 + u16::from(low),
+        dst_port: 443,
+    };
+    let mut reply = orig.inverse().unwrap();
+    reply.dst = Ipv4Addr::new(10, 89, high, middle).into();
+    let tcp = Some(Tcp { state: 3, scales: 0x77, flags: [3, 3] });
+    Entry { orig, reply, status: 0x0e, timeout_s: 3600, mark: 0, zone: 0, tcp }
+}
+
+/// Puts `count` connections into a kernel.
 fn put_connections(netns: &Netns, count: u32) {
     netns.enter(|| {
-        let writes: Vec<Write> = (0..count)
-            .map(|number| {
-                let [_, high, middle, low] = number.to_be_bytes();
-                let orig = Tuple {
-                    src: Ipv4Addr::new(10, 100, 128 | high, middle).into(),
-                    dst: Ipv4Addr::new(10, 88, 0, 10).into(),
-                    protocol: TCP,
-                    src_port: 20_000 + u16::from(low),
-                    dst_port: 443,
-                };
-                let mut reply = orig.inverse().unwrap();
-                reply.dst = Ipv4Addr::new(10, 89, high, middle).into();
-                let tcp = Some(Tcp { state: 3, scales: 0x77, flags: [3, 3] });
-                Write::Create(Entry { orig, reply, status: 0x0e, timeout_s: 3600, mark: 0, zone: 0, tcp })
-            })
-            .collect();
+        let writes: Vec<Write> = (0..count).map(|number| Write::Create(connection(number))).collect();
         let mut refused = 0;
         Writer::open().unwrap().write(&writes, |_, _| refused += 1).unwrap();
         assert_eq!(refused, 0);
+    });
+}
+
+#[test]
+fn who_changes_the_table_does_not_hear_of_it() {
+    if skipped() {
+        return;
+    }
+    let host = Netns::new("own");
+    host.write_sysctl("net/netfilter/nf_conntrack_events", "1");
+    host.enter(|| {
+        let (mut mine, mut other) = (Writer::open().unwrap(), Writer::open().unwrap());
+        let mut listener = Listener::open(1 << 20, mine.port()).unwrap();
+        let make = |writer: &mut Writer, write: Write| {
+            writer.write(&[write], |write, error| panic!("{write:?}: {error}")).unwrap();
+        };
+        make(&mut mine, Write::Create(connection(1)));
+        make(&mut mine, Write::Delete(connection(1).orig));
+        make(&mut other, Write::Create(connection(2)));
+        make(&mut mine, Write::Create(connection(3)));
+        make(&mut other, Write::Delete(connection(3).orig));
+        let mut hear = || {
+            eventually("an event", || match listener.hear() {
+                Ok(Some(Heard::Event(message))) => Ok((message.kind, message.entry.orig, message.cause)),
+                other => Err(format!("{other:?}")),
+            })
+        };
+        assert_eq!(hear(), (Kind::New, connection(2).orig, other.port()));
+        assert_eq!(hear(), (Kind::Destroyed, connection(3).orig, other.port()));
     });
 }
 

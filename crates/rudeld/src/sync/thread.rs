@@ -181,8 +181,8 @@ impl Thread {
         let door = Door { queue, wake: wake.clone(), lease: lease.clone(), moves: moves.clone() };
         let (told, reports) = watch::channel(Report::default());
         // Listening before the first dump, so that nothing happens unheard in between.
-        let listener = Listener::open(parts.event_buffer_bytes)?;
         let writer = Writer::open()?;
+        let listener = Listener::open(parts.event_buffer_bytes, writer.port())?;
         let engine = engine::Parts {
             settings: parts.settings,
             keys: &parts.keys,

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv, sockopt};
+use socket2::{SockFilter, SockRef};
 
 use super::message::{NETLINK_HEADER_LEN, encode_dump};
 use super::{Message, Write, decode, encode};
@@ -61,19 +62,21 @@ pub enum Heard {
     Overrun,
 }
 
-/// Hears every change of the table of the namespace that it was opened in.
+/// Hears every change of the table of the namespace that it was opened in, but those of one's own making.
 pub struct Listener {
     socket: Socket,
     buffer: Vec<u8>,
 }
 
 impl Listener {
-    /// A listener with room for `buffer_bytes` of events, each of which takes about a kilobyte there.
+    /// A listener with room for `buffer_bytes` of events, each of which takes about a kilobyte there. `own` is the netlink port of the
+    /// [`Writer`] whose changes it does not hear: the kernel drops them before they take room.
     ///
     /// # Errors
     /// What the kernel says: without `CAP_NET_ADMIN`, or without the module `nf_conntrack_netlink`, there is none.
-    pub fn open(buffer_bytes: usize) -> io::Result<Self> {
+    pub fn open(buffer_bytes: usize, own: u32) -> io::Result<Self> {
         let (socket, _) = open()?;
+        SockRef::from(&socket.as_fd()).attach_filter(&all_but_those_of(own))?;
         if sockopt::set_socket_recv_buffer_size_force(socket.as_fd(), buffer_bytes).is_err() {
             sockopt::set_socket_recv_buffer_size(socket.as_fd(), buffer_bytes)?;
         }
@@ -101,6 +104,19 @@ impl Listener {
             }
         }
     }
+}
+
+/// In the header of every message is who has caused it (`nlmsg_pid`). The filter's loads take a word for one in network order.
+fn all_but_those_of(port: u32) -> [SockFilter; 4] {
+    const LOAD_WORD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    [
+        SockFilter::new(LOAD_WORD, 0, 0, 12),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, u32::from_be_bytes(port.to_ne_bytes())),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ]
 }
 
 impl AsFd for Listener {
