@@ -1,5 +1,6 @@
 //! Measurements of a running cluster: how long a failure hurts, and what a filter costs a client.
 
+mod conntrackd;
 mod routers;
 
 use std::net::SocketAddr;

@@ -51,6 +51,8 @@ pub struct Lab {
     nodes: Vec<Node>,
     clients: Vec<Client>,
     hosts: Vec<Host>,
+    /// Beyond each client of a router.
+    beyond: Vec<Namespace>,
 }
 
 /// What to build.
@@ -118,7 +120,8 @@ impl Builder {
         let backbone = self.backbone || self.settings.router.is_some();
         let shared = Arc::new(Shared { name, dir, settings: self.settings, backbone });
         // From here on a failure drops the half-built lab, which removes what there is.
-        let mut lab = Lab { shared, switch, nodes: Vec::new(), clients: Vec::new(), hosts: Vec::new() };
+        let (nodes, clients, hosts, beyond) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut lab = Lab { shared, switch, nodes, clients, hosts, beyond };
         lab.build_switch().context("building the switch")?;
         let bpffs = lab.bpffs();
         fs::create_dir(&bpffs)?;
@@ -229,7 +232,13 @@ impl Lab {
         }
         if networks > 0 {
             for client in &self.clients {
-                router::set_up_client(&client.namespace)?;
+                let beyond = self.namespace(&format!("f{}", client.number))?;
+                beyond.sysctl(&[
+                    ("net.ipv6.conf.default.accept_dad", "0"),
+                    ("net.ipv6.ip_nonlocal_bind", "1"),
+                ])?;
+                router::set_up_client(&client.namespace, &beyond)?;
+                self.beyond.push(beyond);
             }
             self.save()?;
         }
@@ -238,6 +247,14 @@ impl Lab {
 
     fn has_dmz(&self) -> bool {
         self.shared.settings.router.as_ref().is_some_and(|router| router.dmz)
+    }
+
+    /// The host beyond a narrow link outside: 10.101.0.0/16 and fd75:f001::/32 are all its own.
+    ///
+    /// # Panics
+    /// If this lab is none of a router.
+    pub fn beyond(&self) -> &Namespace {
+        self.beyond.first().expect("a router's lab has it")
     }
 
     /// A host behind the router by name: `h1` inside, `d1` in the DMZ.

@@ -2,7 +2,7 @@
 //! through it.
 //!
 //! ```text
-//!            c1 .101   and 10.100.0.0/16, fd75:1::/32 behind it; 10.101.0.0/16, fd75:f001::/32 over a link of MTU 1300
+//!            c1 .101   and 10.100.0.0/16, fd75:1::/32 behind it; over a link of MTU 1300 f1: 10.101.0.0/16, fd75:f001::/32
 //!    eth0│             10.74.0.0/24, fd74::/64                         outside, shared: .10, ::10
 //!   ┌────┴──────────────┐
 //!   │ n1 .11  n2 .12 …  │   strict rules on each: only flows that begin inside, nothing unknown
@@ -236,16 +236,23 @@ impl Host {
     }
 }
 
-/// What a client outside needs: its way to the networks behind the router, and a narrow link for a path's MTU.
-pub(crate) fn set_up_client(namespace: &Namespace) -> Result<()> {
+/// What a client outside needs: its way to the networks behind the router, and a host beyond a link that is narrow in this
+/// direction. That host says of itself that it takes longer segments: who sends to it has to be told.
+pub(crate) fn set_up_client(namespace: &Namespace, beyond: &Namespace) -> Result<()> {
     namespace.sysctl(&[("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1")])?;
-    namespace.ip(
+    namespace.ip(&format!(
         "route add 10.76.0.0/16 via 10.74.0.10\nroute add 10.176.0.0/16 via 10.74.0.10\n\
          route add 10.77.0.0/16 via 10.74.0.10\n\
          route add fd76::/32 via fd74::10\nroute add fd77::/32 via fd74::10\nroute add fd78::/32 via fd74::10\n\
-         link add narrow type veth peer name beyond\nlink set beyond up\nlink set narrow mtu 1300 up\n\
-         route add 10.101.0.0/16 dev narrow\nroute add fd75:f001::/32 dev narrow\n",
-    )
+         link add narrow type veth peer name eth0 netns {}\nlink set narrow mtu 1300 up\n\
+         addr add 10.102.0.1/24 dev narrow\naddr add fd75:f002::1/64 dev narrow nodad\n\
+         route add 10.101.0.0/16 via 10.102.0.2\nroute add fd75:f001::/32 via fd75:f002::2\n",
+        beyond.name()
+    ))?;
+    beyond.ip("link set eth0 up\naddr add 10.102.0.2/24 dev eth0\naddr add fd75:f002::2/64 dev eth0 nodad\n\
+         route add default via 10.102.0.1 mtu 1300 advmss 1460\n\
+         route add default via fd75:f002::1 mtu 1300 advmss 1440\n\
+         route add local 10.101.0.0/16 dev lo\nroute add local fd75:f001::/32 dev lo\n")
 }
 
 /// A flow as one direction of its packets says it: source, destination, protocol.

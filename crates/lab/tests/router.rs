@@ -72,10 +72,22 @@ fn try_all(
     flows: &[(SocketAddr, SocketAddr)],
     one: impl Fn(SocketAddr, SocketAddr) -> std::io::Result<SocketAddr> + Sync,
 ) -> (Vec<(SocketAddr, SocketAddr)>, Vec<String>) {
+    try_at_once(lab, host, flows, 32, one)
+}
+
+fn try_at_once(
+    lab: &Lab,
+    host: &str,
+    flows: &[(SocketAddr, SocketAddr)],
+    at_once: usize,
+    one: impl Fn(SocketAddr, SocketAddr) -> std::io::Result<SocketAddr> + Sync,
+) -> (Vec<(SocketAddr, SocketAddr)>, Vec<String>) {
     let outcomes = lab
         .host_behind(host)
         .namespace()
-        .run(|| client::in_parallel(flows, 32, |(source, target)| (one(*source, *target), *source, *target)))
+        .run(|| {
+            client::in_parallel(flows, at_once, |(source, target)| (one(*source, *target), *source, *target))
+        })
         .expect("in the host");
     let (mut done, mut failed) = (Vec::new(), Vec::new());
     for (outcome, source, target) in outcomes {
@@ -133,6 +145,24 @@ fn two_hops_are_traced(lab: &Lab, number: u16) {
     }
 }
 
+/// Transfers over a link outside that is narrower than all others, each to another end, since a host remembers a path's MTU by
+/// that: without what the router before that link says of it, none would get beyond its first full segments.
+fn transfers_fit_a_narrow_path(lab: &Lab) -> Vec<(SocketAddr, SocketAddr)> {
+    let ends: Vec<IpAddr> = (1..=12)
+        .flat_map(|number| [IpAddr::from([10, 101, 2, number]), ip(&format!("fd75:f001::2:{number}"))])
+        .collect();
+    let _servers = Servers::start(lab.beyond(), &ends, PORT).expect("servers beyond");
+    let host = lab.host_behind("h1");
+    let flows: Vec<_> =
+        (800..).zip(&ends).map(|(number, end)| (at(host.source(*end, number), 0), at(*end, PORT))).collect();
+    let done = run_all(lab, "h1", &flows, |from, to| transfer(from, to, second(10)));
+    let mut command = host.namespace().command("ip").expect("a namespace");
+    let output = command.args(["-4", "route", "show", "cache"]).output().expect("ip");
+    let known = String::from_utf8_lossy(&output.stdout).matches("mtu 1300").count();
+    assert!(known >= 12, "only {known} of 12 paths are known to be narrow");
+    done
+}
+
 #[test]
 fn what_goes_through_stays_whole_and_both_directions_are_at_one_node() {
     let Some(_root) = root() else { return };
@@ -141,7 +171,10 @@ fn what_goes_through_stays_whole_and_both_directions_are_at_one_node() {
         let _servers =
             Servers::start(lab.client().namespace(), &servers_outside(1), PORT).expect("servers outside");
 
-        let transfers = run_all(&lab, "h1", &outward(&lab, 150), |from, to| transfer(from, to, second(10)));
+        // All of them at once.
+        let (transfers, failed) =
+            try_at_once(&lab, "h1", &outward(&lab, 150), 300, |from, to| transfer(from, to, second(20)));
+        assert!(failed.is_empty(), "{} of 300 failed: {:?}", failed.len(), &failed[..failed.len().min(6)]);
         let counts = one_node_each(&lab, &transfers, 6);
         assert_eq!(counts.len(), 3, "300 transfers by {counts:?}");
 
@@ -202,6 +235,7 @@ fn errors_about_a_flow_come_back_through_its_node() {
             assert!(said.contains(*word), "{source} -> {target}: {said}");
         }
     }
+    one_node_each(&lab, &transfers_fit_a_narrow_path(&lab), 6);
     no_packet_was_invalid(&lab);
 }
 
@@ -490,6 +524,7 @@ fn translated_flows_go_out_by_the_ports_of_their_node() {
             assert!(said.contains(*word), "{source} -> {target}: {said}");
         }
     }
+    transfers_fit_a_narrow_path(&lab);
     no_packet_was_invalid(&lab);
 
     let peers = servers.peers();

@@ -22,11 +22,11 @@ const PORT: u16 = 9200;
 /// Hosts outside, so that no bucket runs out of ports.
 const DESTINATIONS: u32 = 64;
 /// Flows that are known before anything happens.
-const KNOWN: u32 = 100_000;
+pub(super) const KNOWN: u32 = 100_000;
 /// New flows in a second, and for how long.
-const RATE: u32 = 5_000;
-const SPAN: Duration = Duration::from_secs(30);
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const RATE: u32 = 5_000;
+pub(super) const SPAN: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The first direction of a flow, as the host inside sends it.
 type Ends = (SocketAddrV4, SocketAddrV4);
@@ -40,17 +40,20 @@ pub(crate) enum Part {
     Planned,
     /// What is not known of 100,000 flows and 5,000 new ones a second when the power is cut
     Crash,
+    /// What telling another router of connections costs, beside conntrackd
+    Conntrackd,
     /// What the pulse thread pays for telling the rest of the daemon what it knows
     Reports,
 }
 
 pub(super) fn run(screen: &Screen, only: Option<Part>) -> Result<()> {
-    for part in [Part::Failures, Part::Planned, Part::Crash, Part::Reports] {
+    for part in [Part::Failures, Part::Planned, Part::Crash, Part::Conntrackd, Part::Reports] {
         if only.is_none_or(|only| only == part) {
             match part {
                 Part::Failures => failures(screen)?,
                 Part::Planned => planned(screen)?,
                 Part::Crash => crash(screen)?,
+                Part::Conntrackd => super::conntrackd::run(screen)?,
                 Part::Reports => reports(screen)?,
             }
         }
@@ -197,7 +200,9 @@ fn planned(screen: &Screen) -> Result<()> {
     );
     let mut lab = lab()?;
     let (_echoes, traffic) = traffic(&lab, 50, 5, 50)?;
-    let told = |lab: &Lab, what: &str| -> Result<()> {
+    // Of each kind of change all waits: of what went through the cluster, and of what went beside it.
+    let mut by_kind: Vec<(String, [Vec<Duration>; 2])> = Vec::new();
+    let mut told = |lab: &Lab, what: &str| -> Result<()> {
         // What has begun to wait ends within this time, and what waits for nothing has a time to compare with.
         std::thread::sleep(Duration::from_secs(3));
         let outcomes = traffic.take();
@@ -211,6 +216,15 @@ fn planned(screen: &Screen) -> Result<()> {
         };
         let is_stream = |outcome: &Outcome| outcome.lane.kind != Kind::Datagrams;
         let missing: u64 = outcomes.iter().map(|outcome| outcome.missing).sum();
+        let kind = what.split_whitespace().next().unwrap_or_default();
+        if by_kind.iter().all(|(name, _)| name != kind) {
+            by_kind.push((kind.to_owned(), Default::default()));
+        }
+        if let Some((_, waits)) = by_kind.iter_mut().find(|(name, _)| name == kind) {
+            outcomes
+                .iter()
+                .for_each(|outcome| waits[usize::from(is_control(lab, outcome))].push(outcome.longest));
+        }
         let all = [0.5, 0.99, 1.0];
         // One that has just left tells nothing.
         let moves = ALL.iter().filter_map(|node| sync(lab, node).ok()?["move_max_us"].as_u64());
@@ -254,6 +268,14 @@ fn planned(screen: &Screen) -> Result<()> {
         lab.wait_at_rest(&ALL)?;
         told(&lab, &format!("join {node}"))?;
     }
+    screen.note("all of a kind          through   p50      p99     most   beside it p50      p99     most");
+    for (kind, waits) in by_kind {
+        let of = |waits: &Vec<Duration>| {
+            let share = |share| format!("{:>8}", human(quantile(waits.clone(), share)));
+            [0.5, 0.99, 1.0].map(share).join(" ")
+        };
+        screen.note(format!("{kind:<22} {}            {}", of(&waits[0]), of(&waits[1])));
+    }
     for node in ALL {
         let sync = &lab.node(node).status()?.0["sync"];
         screen.note(format!(
@@ -282,7 +304,11 @@ fn begin(number: u32) -> io::Result<Instant> {
 }
 
 /// Remembers the number of each flow whose datagram comes out.
-fn sink(lab: &Lab, stop: &Arc<AtomicBool>, came: &Arc<Vec<AtomicU8>>) -> Result<std::thread::JoinHandle<()>> {
+pub(super) fn sink(
+    lab: &Lab,
+    stop: &Arc<AtomicBool>,
+    came: &Arc<Vec<AtomicU8>>,
+) -> Result<std::thread::JoinHandle<()>> {
     let socket = lab.client().namespace().run(|| UdpSocket::bind((IpAddr::from([0, 0, 0, 0]), PORT)))??;
     rudel_lab::force_receive_buffer(&socket, 64 << 20)?;
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;
@@ -311,13 +337,13 @@ fn known(lab: &Lab, node: &str) -> Result<HashSet<Ends>> {
     Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(ends).collect())
 }
 
-fn resident_kb(pid: u32) -> Result<u64> {
+pub(super) fn resident_kb(pid: u32) -> Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }
 
-fn sync(lab: &Lab, node: &str) -> Result<serde_json::Value> {
+pub(super) fn sync(lab: &Lab, node: &str) -> Result<serde_json::Value> {
     Ok(lab.node(node).status()?.0["sync"].clone())
 }
 
@@ -417,7 +443,7 @@ fn crash(screen: &Screen) -> Result<()> {
 }
 
 /// Begins these flows at this rate in a second; tells when each was begun.
-fn send(numbers: std::ops::Range<u32>, rate: u32) -> io::Result<Vec<(u32, Instant)>> {
+pub(super) fn send(numbers: std::ops::Range<u32>, rate: u32) -> io::Result<Vec<(u32, Instant)>> {
     let begun = Instant::now();
     let first = numbers.start;
     let mut sent = Vec::with_capacity(numbers.len());
