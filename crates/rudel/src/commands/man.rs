@@ -62,7 +62,7 @@ fn write_all(command: clap::Command, dir: &Path) -> std::io::Result<()> {
 /// The page of a command, from what its `--help` is made of.
 fn page(command: clap::Command) -> std::io::Result<String> {
     let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    let man = clap_mangen::Man::new(command.clone());
+    let man = clap_mangen::Man::new(command.clone()).source(concat!("rudel ", env!("CARGO_PKG_VERSION")));
     let mut text = Vec::new();
     man.render_title(&mut text)?;
     man.render_name_section(&mut text)?;
