@@ -288,7 +288,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "R3: a young run gains without the word of somebody who has not answered it yet",
         &[(RULES, "|| is_young && peer.unproven.is_some()", "")],
         "r3_a_run_younger_than_t_waits_for_who_has_not_answered_it_yet",
-        Death::Story("who_starts_between_two_that_do_not_hear_each_other_waits_for_the_answer_of_both"),
+        Death::Unseen("of all worlds played only `echoers` 80001883 has shown it; it is in seeds.txt"),
     ),
     mutation(
         "words-left-out",
@@ -332,6 +332,13 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         )],
         "r4_nothing_is_owned_from_the_very_moment_that_the_lease_lapses",
         Death::Class("hangs", 40, 30),
+    ),
+    mutation(
+        "higher-runs-live-on",
+        "R5: a lower run that is proved alive does not end the higher ones of its machine",
+        &[(JUDGE, "peer.follows.max(Some(peer.identity.incarnation))", "Some(peer.identity.incarnation)")],
+        "r5_a_lower_run_that_is_proved_alive_ends_the_higher_one",
+        Death::Unseen("of all worlds played only `restart` 70000245 has shown it; it is in seeds.txt"),
     ),
     mutation(
         "one-report-expires",
@@ -384,7 +391,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "R10: the first pulse moves the lease as any other",
         &[(LEASE, "own(steady.or(before))", "own(before)")],
         "r10_the_first_pulse_that_proves_life_moves_the_lease_by_an_interval_at_most",
-        Death::Story("the_first_pulse_of_a_successor_is_lost_and_it_hangs"),
+        Death::Story("who_slept_does_not_serve_on_by_words_that_prove_nothing_to_another_who_slept"),
     ),
     mutation(
         "successor-needs-no-proof",
@@ -398,7 +405,9 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "R10: each successor moves the lease by a pulse that echoes somebody",
         &[(RESUME, "!self.borrowed && echoes()", "echoes()")],
         "r10_a_lease_on_credit_is_not_moved_again_before_somebody_has_acknowledged_the_run_alive",
-        Death::Story("successors_that_hear_recordings_and_nobody_else_lengthen_no_lease"),
+        Death::Unseen(
+            "no world has shown it: a successor answers until it is acknowledged, and that was enough in `heirs` 80001790",
+        ),
     ),
     mutation(
         "successor-forgets-its-promise",
