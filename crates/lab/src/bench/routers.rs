@@ -72,6 +72,11 @@ fn lab_of(nat: bool, timeout: Duration) -> Result<Lab> {
         Settings { hash: "source-ip-port".to_owned(), router: Some(router), timeout, ..Settings::default() };
     let mut lab = Lab::builder().nodes(3).settings(settings).build()?;
     lab.start()?;
+    // Who starts has its share when it knows the others' connections: the moves of the start are not what is measured.
+    wait_until(PATIENCE, "all to know all connections", || {
+        let knows = |node: &&str| sync(&lab, node).is_ok_and(|sync| sync["synced"] == true);
+        if ALL.iter().all(knows) { Ok(()) } else { Err("not yet".to_owned()) }
+    })?;
     lab.wait_at_rest(&ALL)?;
     Ok(lab)
 }
