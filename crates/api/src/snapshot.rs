@@ -189,6 +189,9 @@ pub struct Aside {
     pub put_through: u64,
     /// Segments that the kernel refused to put through, as before Linux 5.18.
     pub refused: u64,
+    /// Segments that another node may know, while this one keeps connections of a bucket whose new owner has died: sent on to the
+    /// owner since.
+    pub handed_on: u64,
     /// Segments for which there was no room.
     pub lost: u64,
 }

@@ -183,8 +183,10 @@ struct probe_value {
 	__u64 incarnation; /* the last one's, host order; these three may be of two probes that come at once */
 	__u64 number;      /* the last one's, host order */
 	__u64 proof;       /* the last one's, host order */
+	__u8 mac[6];       /* the source of its frame */
+	__u8 pad[2];       /* zero */
 };
-_Static_assert(sizeof(struct probe_value) == 40, "mirrored in src/abi.rs");
+_Static_assert(sizeof(struct probe_value) == 48, "mirrored in src/abi.rs");
 
 /* Map "buckets": a single entry, so that one write replaces the table. Each byte is an enum bucket_state. */
 struct bucket_table {

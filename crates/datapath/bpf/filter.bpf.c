@@ -64,6 +64,7 @@ static __always_inline int take_probe(const struct cursor *at, __u32 ip_bytes, _
 	const void *ip = peek(at, ip_bytes + sizeof(struct ports_head) + 4 + sizeof(struct probe_body));
 	struct probe_key key = { .slot = counter_slot, .family = family };
 	struct probe_value *known, heard = { .count = 1 };
+	const struct ethhdr *eth = at->data;
 	const struct probe_body *probe;
 	const struct ports_head *ports;
 	__u8 protocol;
@@ -86,12 +87,15 @@ static __always_inline int take_probe(const struct cursor *at, __u32 ip_bytes, _
 	heard.incarnation = bpf_be64_to_cpu(probe->incarnation);
 	heard.number = bpf_be64_to_cpu(probe->number);
 	heard.proof = bpf_be64_to_cpu(probe->proof);
+	if (at->data + sizeof(*eth) <= at->end)
+		__builtin_memcpy(heard.mac, eth->h_source, ETH_ALEN);
 	known = bpf_map_lookup_elem(&probes, &key);
 	if (known) {
 		known->last_ns = heard.last_ns;
 		known->incarnation = heard.incarnation;
 		known->number = heard.number;
 		known->proof = heard.proof;
+		__builtin_memcpy(known->mac, heard.mac, ETH_ALEN);
 		__sync_fetch_and_add(&known->count, 1);
 	} else {
 		bpf_map_update_elem(&probes, &key, &heard, BPF_ANY);

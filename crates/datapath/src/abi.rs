@@ -90,14 +90,16 @@ pub(crate) struct ProbeValue {
     pub(crate) incarnation: u64,
     pub(crate) number: u64,
     pub(crate) proof: u64,
+    pub(crate) mac: [u8; 6],
+    pub(crate) pad: [u8; 2],
 }
-const _: () = assert!(size_of::<ProbeValue>() == 40);
+const _: () = assert!(size_of::<ProbeValue>() == 48);
 
 impl ProbeValue {
     pub(crate) const fn of(self, key: ProbeKey, ifindex: u32) -> ProbeCount {
-        let Self { count, last_ns, incarnation, number, proof } = self;
+        let Self { count, last_ns, incarnation, number, proof, mac, pad: _ } = self;
         let ProbeKey { sender, family, .. } = key;
-        ProbeCount { sender, ifindex, family, count, last_ns, incarnation, number, proof }
+        ProbeCount { sender, ifindex, family, count, last_ns, incarnation, number, proof, mac }
     }
 }
 

@@ -39,7 +39,10 @@ const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 const IPV6_HEADER_BYTES: usize = 40;
 const PROTOCOL_TCP: u8 = 6;
 /// In the header of TCP.
+const FLAGS_AT: usize = 13;
 const CHECKSUM_AT: usize = 16;
+const FLAG_SYN: u8 = 0x02;
+const FLAG_ACK: u8 = 0x10;
 
 /// One direction of a connection: source, destination, their ports.
 pub type Direction = (IpAddr, IpAddr, [u8; 4]);
@@ -62,6 +65,13 @@ impl Segment {
     pub fn direction(&self) -> Option<Direction> {
         let Headers { from, to, transport_at, .. } = Headers::of(&self.frame)?;
         Some((from, to, *self.frame.get(transport_at..)?.first_chunk()?))
+    }
+
+    /// Whether a connection begins with it: a SYN without an ACK.
+    pub fn is_first(&self) -> bool {
+        let flags =
+            Headers::of(&self.frame).and_then(|headers| self.frame.get(headers.transport_at + FLAGS_AT));
+        flags.is_some_and(|flags| flags & (FLAG_SYN | FLAG_ACK) == FLAG_SYN)
     }
 
     /// Makes the checksum that its sender has left to the hardware, as machines do that are joined by memory and no wire: such a
@@ -218,6 +228,15 @@ mod tests {
             assert_eq!(segment(&[&six.frame[..length]]).direction(), None, "{length} bytes");
         }
         assert_eq!(segment(&[&[0; 12], &[0x81, 0, 0, 1, 8, 0], &[0x45; 60]]).direction(), None, "tagged");
+    }
+
+    #[test]
+    fn a_connection_begins_with_a_syn_alone() {
+        let of = |flags: u8| both(&[&PORTS[..], &[0; 9], &[flags], &[0; 6]].concat());
+        for (flags, expected) in [(0x02, true), (0xc2, true), (0x12, false), (0x10, false), (0x04, false)] {
+            assert!(of(flags).iter().all(|segment| segment.is_first() == expected), "{flags:#x}");
+        }
+        assert!(!both(&PORTS).iter().any(Segment::is_first), "cut");
     }
 
     #[test]

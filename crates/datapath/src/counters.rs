@@ -148,6 +148,8 @@ pub struct ProbeCount {
     pub number: u64,
     /// The last one's: to be checked by who has the key.
     pub proof: u64,
+    /// Where its frame came from: the sender's own MAC on that interface.
+    pub mac: [u8; 6],
 }
 
 #[cfg(test)]

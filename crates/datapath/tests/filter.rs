@@ -515,7 +515,9 @@ fn probes_are_counted_by_sender() {
     let way4 = Way { own_mac: PEER_MAC, cluster_mac: CLUSTER_MAC, from: None, to: VIP4.into() };
     let way6 = Way { to: VIP6.into(), ..way4 };
     let good = said.frame(&way4);
-    let later = Probe { incarnation: 6, number: 7, proof: 8, ..said }.frame(&way4);
+    const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x7f];
+    let later =
+        Probe { incarnation: 6, number: 7, proof: 8, ..said }.frame(&Way { own_mac: OTHER_MAC, ..way4 });
     let other_sender = Probe { sender: 2, ..said };
     let changed = |at: usize| {
         let mut frame = good.clone();
@@ -545,10 +547,10 @@ fn probes_are_counted_by_sender() {
     heard.sort_by_key(|probe| (probe.sender, probe.family));
     let summary: Vec<_> = heard.iter().map(|probe| (probe.sender, probe.family, probe.count)).collect();
     assert_eq!(summary, [(2, 4, 1), (2, 6, 1), (0x1122_3344_5566_7788, 4, 4)]);
-    let last = |probe: &ProbeCount| (probe.incarnation, probe.number, probe.proof);
+    let last = |probe: &ProbeCount| (probe.incarnation, probe.number, probe.proof, probe.mac);
     assert_eq!(
         heard.iter().map(last).collect::<Vec<_>>(),
-        [(3, 4, 5 << 60), (3, 4, 5 << 60), (6, 7, 8)],
+        [(3, 4, 5 << 60, PEER_MAC), (3, 4, 5 << 60, PEER_MAC), (6, 7, 8, OTHER_MAC)],
         "the last one's words"
     );
     let beside = Heard::open(&bench.bpffs.node()).expect("open beside the daemon");

@@ -201,18 +201,43 @@ fn a_rolling_change_loses_no_connection_with_syn_cookies() {
     rolling_change("2");
 }
 
+/// Connections that are silent until they are asked.
+fn lines(lab: &Lab, flows: &[(SocketAddr, SocketAddr)]) -> Vec<Line> {
+    let open = || flows.iter().map(|(source, target)| Line::open(*source, *target)).collect::<Vec<_>>();
+    let lines = lab.client().run(open).expect("in the client");
+    lines.into_iter().map(|line| line.expect("a connection that is answered")).collect()
+}
+
+/// Asks once on each: those of the dead are reset, all others answered by their node.
+///
 /// Nobody keeps the connections of the dead: once others have taken over, the first segment of a client is answered with
 /// a reset, which is one round trip. A client that had to send it again would have waited for a time-out.
+fn assert_reset(lines: &mut [Line], dead: &str) -> String {
+    let (mut resets, mut again, mut slowest) = (0, 0, Duration::ZERO);
+    for line in lines {
+        let reply = line.ask().expect("a socket of ours");
+        match (line.node.as_str(), &reply.outcome) {
+            (node, Err(error)) if node == dead && error.kind() == ErrorKind::ConnectionReset => {
+                resets += 1;
+                again += u32::from(reply.sent_again > 0);
+                slowest = slowest.max(reply.took);
+            }
+            (node, outcome) if node == dead => {
+                panic!("a connection of the dead was not reset: {outcome:?} {line:?}")
+            }
+            (node, Ok(answered)) => assert_eq!(node, answered, "others are not touched"),
+            (_, Err(error)) => panic!("lost without need: {error} {line:?}"),
+        }
+    }
+    assert!(resets > 0, "{dead} had no connections");
+    // A machine that is stopped for a fifth of a second by something else sends a segment again.
+    assert!(again * 10 <= resets, "{again} of {resets} clients had to send their segment again");
+    format!("{resets} resets, the slowest after {slowest:?}, {again} after a second segment")
+}
+
 fn kill_9(syncookies: &str) {
     let mut lab = cluster_with_syncookies(syncookies, Settings::default());
-    let flows = lasting(&lab, 30_000, 120);
-    let open = |lab: &Lab| {
-        let client = lab.client();
-        let open = || flows.iter().map(|(source, target)| Line::open(*source, *target)).collect::<Vec<_>>();
-        client.run(open).expect("in the client")
-    };
-    let mut lines: Vec<Line> =
-        open(&lab).into_iter().map(|line| line.expect("a connection that is answered")).collect();
+    let mut lines = lines(&lab, &lasting(&lab, 30_000, 120));
     let of_n2 = |lines: &[Line], vip: IpAddr| {
         lines.iter().filter(|l| l.node == "n2" && l.source.is_ipv4() == vip.is_ipv4()).count()
     };
@@ -222,25 +247,7 @@ fn kill_9(syncookies: &str) {
     // They are silent while n2 dies.
     lab.node_mut("n2").kill_daemon();
     lab.wait_at_rest(&["n1", "n3"]).expect("the others take over");
-    let (mut resets, mut again, mut slowest) = (0, 0, Duration::ZERO);
-    for line in &mut lines {
-        let reply = line.ask().expect("a socket of ours");
-        match (line.node.as_str(), &reply.outcome) {
-            ("n2", Err(error)) if error.kind() == ErrorKind::ConnectionReset => {
-                resets += 1;
-                again += u32::from(reply.sent_again > 0);
-                slowest = slowest.max(reply.took);
-            }
-            ("n2", outcome) => panic!("a connection of the dead was not reset: {outcome:?} {line:?}"),
-            (node, Ok(answered)) => assert_eq!(node, answered, "others are not touched"),
-            (_, Err(error)) => panic!("lost without need: {error} {line:?}"),
-        }
-    }
-    say(&format!(
-        "SYN cookies {syncookies}: {resets} resets, the slowest after {slowest:?}, {again} after a second segment"
-    ));
-    // A machine that is stopped for a fifth of a second by something else sends a segment again.
-    assert!(again * 10 <= resets, "{again} of {resets} clients had to send their segment again");
+    say(&format!("SYN cookies {syncookies}: {}", assert_reset(&mut lines, "n2")));
 }
 
 #[test]
@@ -277,4 +284,77 @@ fn connections_of_a_killed_node_are_reset_and_no_others() {
             (Some(_), _) => panic!("lost without need: {session:?}"),
         }
     }
+}
+
+/// Waits until a node owns nothing and keeps what it had.
+fn wait_keeping(lab: &Lab, name: &str) {
+    wait_until(second(20), "a node that keeps its connections and owns nothing", || {
+        let status = lab.node(name).status().map_err(|error| error.to_string())?;
+        let count = |key: &str| status.0["buckets"][key].as_u64().unwrap_or_default();
+        match (count("owned"), count("keeping")) {
+            (0, 1..) => Ok(()),
+            (owned, keeping) => Err(format!("{name} owns {owned} and keeps {keeping}")),
+        }
+    })
+    .expect("it keeps");
+}
+
+/// In the midst of a handover from n1: first one of those who gained dies, then a bucket comes back, and then the keeper
+/// dies. Only the connections of the dead end.
+#[test]
+fn a_handover_outlives_a_new_owner_and_ends_with_its_keeper() {
+    let Some(_serial) = root() else { return };
+    let mut lab = cluster(3, Settings::default());
+    let kept = sessions(&lab, &lasting(&lab, 30_000, 100));
+    let mut silent = lines(&lab, &lasting(&lab, 31_000, 100));
+    lab.node("n1").rudel(&["drain"]).expect("rudel drain");
+    wait_keeping(&lab, "n1");
+    kept.wait_rounds(3).expect("answers of the keeper");
+    let mut orphans = lines(&lab, &lasting(&lab, 32_000, 60));
+    assert!(orphans.iter().all(|line| line.node != "n1"), "what is new goes to the new owners");
+
+    // From n1 to n2 to n3, while n1 keeps.
+    lab.node_mut("n2").kill_daemon();
+    wait_until(second(20), "n3 to have everything", || {
+        let counts = status::counts(&lab.node("n3").status().map_err(|e| e.to_string())?.owners());
+        if counts.get("n3") == Some(&256) { Ok(()) } else { Err(format!("{counts:?}")) }
+    })
+    .expect("the last who can serves");
+    kept.wait_rounds(5).expect("answers of the keeper and of n3");
+    let ended = kept.finish().expect("sessions");
+    for session in &ended {
+        assert_eq!(session.lost.is_some(), session.node == "n2", "{session:?}");
+    }
+    let told = [assert_reset(&mut silent, "n2"), assert_reset(&mut orphans, "n2")];
+    silent.retain(|line| line.node != "n2");
+    orphans.retain(|line| line.node != "n2");
+
+    // Back to n1, which still keeps, and away again, with n2 among those who gain.
+    let all = ["n1", "n2", "n3"];
+    lab.node_mut("n2").start_daemon().expect("a daemon");
+    lab.node("n1").rudel(&["undrain"]).expect("rudel undrain");
+    lab.wait_at_rest(&all).expect("all serve");
+    lab.node("n1").rudel(&["drain"]).expect("rudel drain");
+    wait_keeping(&lab, "n1");
+    for line in silent.iter_mut().chain(&mut orphans) {
+        let reply = line.ask().expect("a socket of ours");
+        assert_eq!(reply.outcome.as_deref().ok(), Some(line.node.as_str()), "{line:?}: {:?}", reply.outcome);
+    }
+
+    // The keeper dies: who has its buckets leaves nothing to it any more.
+    lab.node_mut("n1").kill_daemon();
+    lab.wait_at_rest(&["n2", "n3"]).expect("the others go on");
+    for name in ["n2", "n3"] {
+        wait_until(second(20), "the keeper to be given up", || {
+            let events = lab.node(name).status().map_err(|error| error.to_string())?.events();
+            if events.iter().any(|(kind, node, ..)| kind == "expired" && node == "n1") {
+                Ok(())
+            } else {
+                Err(format!("{events:?}"))
+            }
+        })
+        .expect("nothing is left to it any more");
+    }
+    say(&format!("{told:?}, and when the keeper died: {}", assert_reset(&mut silent, "n1")));
+    assert!(orphans.iter_mut().all(|line| line.ask().is_ok_and(|reply| reply.outcome.is_ok())));
 }

@@ -14,8 +14,12 @@
 //! filter). Of each direction of a connection the last segment is kept, [`SHELF_BYTES_MAX`] in all, for [`AGE_MAX`]: the last by the
 //! clock of the kernel, since each CPU has a ring of its own and the rings are read one after the other. A segment that the
 //! owner has passed after all (it was slow to say so) comes twice; TCP knows that from any network.
+//!
+//! In the same rings are the segments which this node, as a keeper, does not know in a bucket whose new owner has died
+//! ([`Machine::bereaved`]). They are handed on: sent to the own MAC of the owner, as the wire would bring them, were the cluster
+//! one machine. Its stack answers an orphan with a reset; of a connection that it has, the segment is one that came twice.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,12 +27,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use rudel_api::snapshot as api;
-use rudel_datapath::{Aside, BucketState, BucketTable, Direction, Gate, Segment};
+use rudel_datapath::{Aside, BucketState, BucketTable, Direction, Gate, Heard, Segment};
 use rudel_proto::bucket::BucketSet;
+use rudel_proto::id::NodeId;
 use rudel_proto::machine::Machine;
 use rudel_proto::{Table, Time};
 
 use crate::clock::monotonic_ns;
+use crate::host::MacAddr;
+use crate::host::packet::PacketSocket;
 
 /// What is kept at most.
 const SHELF_BYTES_MAX: usize = 8 << 20;
@@ -36,14 +43,21 @@ const SHELF_BYTES_MAX: usize = 8 << 20;
 const AGE_MAX: Duration = Duration::from_secs(5);
 /// How often the rings are emptied while buckets are watched: at the full rate of a 100 Mbit/s link, a tenth of a ring.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// Of each direction of a connection no more than one segment is handed on within this time: of those that their owner knows,
+/// too many would come twice.
+const HAND_EVERY_NS: u64 = 1_000_000_000;
+/// Directions that are remembered for that.
+const HANDED_MAX: usize = 65_536;
 /// Words that may wait for the thread.
 const WORDS_MAX: usize = 256;
 
 /// What the pulse thread tells.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Word {
     watched: BucketSet,
     gained: BucketSet,
+    /// Buckets to be handed on, and to whom.
+    bereaved: Vec<(u8, NodeId)>,
 }
 
 /// The pulse thread's end: which buckets are watched.
@@ -54,6 +68,7 @@ pub struct Watch {
     moves: bool,
     table: Table,
     watched: BucketSet,
+    bereaved: Vec<(u8, NodeId)>,
 }
 
 /// The other end.
@@ -64,7 +79,14 @@ pub struct Words(Receiver<Word>);
 /// aside in a planned move: elsewhere its owner until then keeps it, and a first segment that both take would begin twice.
 pub fn channel(routes: bool) -> (Watch, Words) {
     let (words, receiver) = sync_channel(WORDS_MAX);
-    (Watch { words, moves: routes, table: Table::default(), watched: BucketSet::EMPTY }, Words(receiver))
+    let watch = Watch {
+        words,
+        moves: routes,
+        table: Table::default(),
+        watched: BucketSet::EMPTY,
+        bereaved: Vec::new(),
+    };
+    (watch, Words(receiver))
 }
 
 impl Watch {
@@ -75,11 +97,14 @@ impl Watch {
         let mine = machine.view().map_or(BucketSet::EMPTY, |view| view.owned_by(me));
         let awaited = if self.moves { mine } else { self.watched & mine };
         let watched = machine.unheard(now) | awaited;
-        let watched = watched - self.table.owned;
-        if watched == self.watched {
+        let bereaved = machine.bereaved(now);
+        let kept = bereaved.iter().map(|(bucket, _)| *bucket).collect::<BucketSet>();
+        let watched = (watched | kept) - self.table.owned;
+        if watched == self.watched && bereaved == self.bereaved {
             return None;
         }
         self.watched = watched;
+        self.bereaved = bereaved;
         self.tell(BucketSet::EMPTY);
         Some(self.states())
     }
@@ -117,7 +142,8 @@ impl Watch {
 
     fn tell(&self, gained: BucketSet) {
         // Without a thread, or with one that does not keep up, what was sent is lost, as on any network.
-        let _ = self.words.try_send(Word { watched: self.watched, gained });
+        let bereaved = self.bereaved.clone();
+        let _ = self.words.try_send(Word { watched: self.watched, gained, bereaved });
     }
 }
 
@@ -127,6 +153,7 @@ pub struct Tally {
     set_aside: AtomicU64,
     put_through: AtomicU64,
     refused: AtomicU64,
+    handed_on: AtomicU64,
     lost: AtomicU64,
 }
 
@@ -138,6 +165,7 @@ impl Tally {
             set_aside: read(&self.set_aside),
             put_through: read(&self.put_through),
             refused: read(&self.refused),
+            handed_on: read(&self.handed_on),
             lost: read(&self.lost),
         }
     }
@@ -145,7 +173,7 @@ impl Tally {
 
 /// Starts the thread, which ends with the pulse thread. If it cannot work, the log says so: the node serves without it, and
 /// nothing is counted.
-pub fn start(words: Words, pin_dir: &Path, gates: Vec<Gate>) -> Arc<Tally> {
+pub fn start(words: Words, pin_dir: &Path, gates: Vec<Gate>, links: Vec<(u32, MacAddr)>) -> Arc<Tally> {
     let counts = Arc::new(Tally::default());
     let tally = Arc::clone(&counts);
     let tell = |error: &dyn std::fmt::Display| {
@@ -157,7 +185,7 @@ pub fn start(words: Words, pin_dir: &Path, gates: Vec<Gate>) -> Arc<Tally> {
             Ok(mut aside) => {
                 // A predecessor's.
                 aside.take(drop);
-                run(&words.0, &mut aside, &gates, &tally);
+                run(&words.0, &mut aside, &gates, &mut Messenger::new(&pin_dir, links), &tally);
             }
             Err(error) => tell(&error),
         });
@@ -167,11 +195,12 @@ pub fn start(words: Words, pin_dir: &Path, gates: Vec<Gate>) -> Arc<Tally> {
     counts
 }
 
-fn run(words: &Receiver<Word>, aside: &mut Aside, gates: &[Gate], tally: &Tally) {
+fn run(words: &Receiver<Word>, aside: &mut Aside, gates: &[Gate], messenger: &mut Messenger, tally: &Tally) {
     let mut shelf = Shelf::default();
     let mut watched = BucketSet::EMPTY;
+    let mut owners = BTreeMap::new();
     loop {
-        let word = if watched.is_empty() {
+        let word = if watched.is_empty() && owners.is_empty() {
             match words.recv() {
                 Ok(word) => Some(word),
                 Err(_) => return,
@@ -184,14 +213,20 @@ fn run(words: &Receiver<Word>, aside: &mut Aside, gates: &[Gate], tally: &Tally)
             }
         };
         let (mut count, mut without_room) = (0, 0);
-        let lost = aside.take(|segment| {
-            count += 1;
-            without_room += u64::from(!shelf.put(segment));
+        let mut handed_on = 0;
+        let lost = aside.take(|segment| match owners.get(&segment.bucket) {
+            Some(owner) => handed_on += u64::from(messenger.hand_on(segment, *owner)),
+            None => {
+                count += 1;
+                without_room += u64::from(!shelf.put(segment));
+            }
         });
+        tally.handed_on.fetch_add(handed_on, Ordering::Relaxed);
         tally.set_aside.fetch_add(count, Ordering::Relaxed);
         tally.lost.fetch_add(lost + without_room, Ordering::Relaxed);
         let Some(word) = word else { continue };
         watched = word.watched;
+        owners = word.bereaved.into_iter().collect::<BTreeMap<u8, NodeId>>();
         put_through(shelf.take(word.gained, monotonic_ns()), gates, tally);
         shelf.keep(watched);
     }
@@ -218,6 +253,81 @@ fn put_through(segments: Vec<Segment>, gates: &[Gate], tally: &Tally) {
     if let Some(error) = failed {
         tracing::warn!(%error, "segments that came while nobody had their buckets are lost: their senders repeat them, nothing to do");
     }
+}
+
+/// Takes segments to the nodes that may know them.
+struct Messenger {
+    /// The interfaces of the cluster, and their own MACs.
+    links: Vec<(u32, MacAddr)>,
+    /// Opened when the first segment is to be sent.
+    sockets: HashMap<u32, Option<PacketSocket>>,
+    /// Whose MAC is which: their probes' sources.
+    heard: Option<Heard>,
+    /// When one was handed on last.
+    handed: HashMap<(u32, Direction), u64>,
+}
+
+impl Messenger {
+    fn new(pin_dir: &Path, links: Vec<(u32, MacAddr)>) -> Self {
+        let heard = Heard::open(pin_dir)
+            .inspect_err(|error| {
+                tracing::warn!(%error, "connections of a dead node are not reset while others of their bucket are kept here: see the error; `rudel restart` tries again");
+            })
+            .ok();
+        Self { links, sockets: HashMap::new(), heard, handed: HashMap::new() }
+    }
+
+    /// Whether it was sent. What is not is as lost as on any network, and its sender will repeat it.
+    fn hand_on(&mut self, mut segment: Segment, owner: NodeId) -> bool {
+        // A first segment is the owner's, who knows all by it.
+        if segment.is_first() {
+            return false;
+        }
+        let Some(direction) = segment.direction().filter(|direction| self.is_due(&segment, *direction))
+        else {
+            return false;
+        };
+        let Some((ifindex, own_mac)) = self.links.iter().find(|(ifindex, _)| *ifindex == segment.ifindex)
+        else {
+            return false;
+        };
+        let family = if direction.0.is_ipv4() { 4 } else { 6 };
+        let probe =
+            self.heard.as_ref().and_then(|heard| heard.last(owner.as_u64(), *ifindex, family).ok()?);
+        let Some(mac) = probe.map(|probe| MacAddr(probe.mac)).filter(|mac| !mac.is_multicast()) else {
+            return false;
+        };
+        segment.complete();
+        let socket = self.sockets.entry(*ifindex).or_insert_with(|| {
+            PacketSocket::silent(*ifindex)
+                .inspect_err(|error| tracing::warn!(%error, "connections of a dead node are not reset while others of their bucket are kept here: see the error, which is the kernel's answer to a packet socket"))
+                .ok()
+        });
+        let frame = readdressed(segment.frame, mac, *own_mac);
+        let sent = socket.as_ref().is_some_and(|socket| socket.send(&frame).is_ok());
+        if sent {
+            self.handed.insert((*ifindex, direction), segment.at_ns);
+        }
+        sent
+    }
+
+    fn is_due(&mut self, segment: &Segment, direction: Direction) -> bool {
+        let is_recent = |at: &u64| segment.at_ns.saturating_sub(*at) < HAND_EVERY_NS;
+        if self.handed.len() >= HANDED_MAX {
+            self.handed.retain(|_, at| is_recent(at));
+        }
+        let is_recent = self.handed.get(&(segment.ifindex, direction)).is_some_and(is_recent);
+        !is_recent && self.handed.len() < HANDED_MAX
+    }
+}
+
+/// From this machine, so that no switch takes it for where the sender is.
+fn readdressed(mut frame: Vec<u8>, to: MacAddr, from: MacAddr) -> Vec<u8> {
+    if let Some(addresses) = frame.first_chunk_mut::<12>() {
+        addresses[..6].copy_from_slice(&to.octets());
+        addresses[6..].copy_from_slice(&from.octets());
+    }
+    frame
 }
 
 /// The last segment of each direction.
@@ -335,9 +445,37 @@ mod tests {
         ];
         expected.iter().for_each(|(bucket, state)| assert_eq!(states.get(*bucket), *state, "{bucket}"));
         watch.gained(set([1, 5]));
-        let Word { watched, gained } = words.0.try_recv().expect("it is told");
+        let Word { watched, gained, .. } = words.0.try_recv().expect("it is told");
         assert_eq!((watched, gained), (set([2, 3, 4]), set([1])));
         watch.gained(set([5]));
         assert!(words.0.try_recv().is_err(), "nothing waits for that");
+    }
+
+    #[test]
+    fn of_each_direction_one_segment_is_handed_on_in_a_while() {
+        let link = (2, MacAddr([2, 0, 0, 0, 0, 1]));
+        let mut messenger =
+            Messenger { links: vec![link], sockets: HashMap::new(), heard: None, handed: HashMap::new() };
+        let [one, other] = [1, 2].map(|connection| segment(5 * HAND_EVERY_NS, connection, 7, 0));
+        let (direction, others) = (one.direction().expect("TCP"), other.direction().expect("TCP"));
+        assert!(messenger.is_due(&one, direction));
+        messenger.handed.insert((2, direction), 4 * HAND_EVERY_NS + 1);
+        assert!(!messenger.is_due(&one, direction) && messenger.is_due(&other, others));
+        messenger.handed.insert((2, direction), 4 * HAND_EVERY_NS);
+        assert!(messenger.is_due(&one, direction));
+        // More than can be remembered are not handed on for a while, and what is old makes room.
+        messenger.handed = (0..=u16::MAX)
+            .map(|port| ((2, (direction.0, direction.1, [0, 0, (port >> 8) as u8, port as u8])), one.at_ns))
+            .collect();
+        assert!(!messenger.is_due(&other, others));
+        let later = Segment { at_ns: one.at_ns + HAND_EVERY_NS, ..other };
+        assert!(messenger.is_due(&later, others));
+    }
+
+    #[test]
+    fn what_is_handed_on_comes_from_here() {
+        let frame = readdressed(vec![9; 60], MacAddr([2; 6]), MacAddr([4; 6]));
+        assert_eq!((&frame[..6], &frame[6..12], &frame[12..]), (&[2; 6][..], &[4; 6][..], &[9; 48][..]));
+        assert_eq!(readdressed(vec![1], MacAddr([2; 6]), MacAddr([4; 6])), [1]);
     }
 }

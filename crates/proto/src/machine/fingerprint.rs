@@ -162,7 +162,7 @@ impl Machine {
             sent: _, pulse_due: _, extra_pulses: _, said: _, want: _, wanted_since: _, turn_at: _, repeat_at: _,
             timers: _, actions: _,
             // Not hashed:
-            config: _, connections: _, audits: _, complaint: _, complaint_in: _, drain: _, unscheduled: _, adopted_at: _, gained_since_adoption: _,
+            config: _, connections: _, bereaved: _, audits: _, complaint: _, complaint_in: _, drain: _, unscheduled: _, adopted_at: _, gained_since_adoption: _,
             turned_away: _, windows: _, sequence: _,
             // Follows from the view:
             given: _,

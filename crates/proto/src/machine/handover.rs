@@ -4,10 +4,16 @@
 //! in it: it *keeps* the bucket, and says so in its pulses. The new owner leaves segments of connections that it does
 //! not know to the keepers for as long as some live node's pulse names the bucket. After a crash nobody keeps, and the
 //! new owner resets orphans at once.
+//!
+//! If one dies while another keeps, nobody can tell an orphan by itself: the owner takes what it does not know for the
+//! keeper's, and the keeper takes it for the owner's. So the keeper says where that is, and its daemon hands such segments on
+//! to the owner, which resets them.
 
 use super::{Action, Machine};
 use crate::bucket::BucketSet;
+use crate::id::{Identity, NodeId};
 use crate::time::Time;
+use crate::view::View;
 
 impl Machine {
     /// The buckets that this node has given up, and whose open connections it still serves.
@@ -18,6 +24,50 @@ impl Machine {
     /// The owned buckets of which some live node keeps connections.
     pub fn contested(&self) -> BucketSet {
         self.contested
+    }
+
+    /// The buckets that this node keeps and nobody else, and of which somebody has died who had them or kept them, each with its
+    /// owner. What is known neither here nor there is an orphan.
+    pub fn bereaved(&self, now: Time) -> Vec<(u8, NodeId)> {
+        let (Some(view), false) = (&self.view, (self.bereaved & self.keeping).is_empty()) else {
+            return Vec::new();
+        };
+        // Everybody's word of this very view: who has given a bucket away in it says in the same word that it keeps it.
+        let others =
+            view.members.iter().map(|member| member.identity).filter(|identity| *identity != self.me);
+        let is_there = |identity| {
+            self.heard_peers(now).any(|(peer, word)| peer.identity == identity && word.adopted == view.id)
+        };
+        if !others.into_iter().all(is_there) {
+            return Vec::new();
+        }
+        let kept_by_others =
+            self.heard_peers(now).fold(BucketSet::EMPTY, |kept, (_, word)| kept | word.keeping);
+        let alone = (self.bereaved & self.keeping) - kept_by_others;
+        alone.iter().filter_map(|bucket| Some((bucket, view.owners[usize::from(bucket)]?))).collect()
+    }
+
+    /// A view takes the place of another: whoever it does not name any more is dead, and so are its connections, in the buckets
+    /// that it had and in those that it kept. Where nobody else keeps any, their owner resets them.
+    pub(super) fn bereave(&mut self, now: Time, former: Option<&View>, view: &View) {
+        let members = former.iter().flat_map(|former| former.members.iter().map(|member| member.identity));
+        let dead: Vec<Identity> = members.filter(|identity| !view.names(*identity)).collect();
+        for identity in dead {
+            let had = former.map_or(BucketSet::EMPTY, |former| former.owned_by(identity.id));
+            self.bereaved = self.bereaved | had;
+            self.bereave_of_kept(identity);
+        }
+        let kept = self.heard_peers(now).fold(self.keeping, |kept, (_, word)| kept | word.keeping);
+        self.bereaved = self.bereaved & kept;
+    }
+
+    /// Whoever ends keeps nothing more: what it kept by its last word has lost connections. To be asked before its good-bye takes
+    /// the place of that.
+    pub(super) fn bereave_of_kept(&mut self, identity: Identity) {
+        let peer = self.peers.get(&identity.id).filter(|peer| peer.identity == identity);
+        if let Some(word) = peer.and_then(|peer| peer.word.as_ref()) {
+            self.bereaved = self.bereaved | word.keeping;
+        }
     }
 
     /// Connections that are still open in buckets that were given up. Beyond what is kept there are some only when the

@@ -50,6 +50,7 @@ impl Machine {
         }
         if pulse.gone {
             // R9: final, whoever may repeat it: it was said in this very run.
+            self.bereave_of_kept(identity);
             self.gone.insert(identity.id, (identity.incarnation, now));
         }
         self.learn_incarnation(pulse.heard.iter().map(|entry| entry.identity));

@@ -218,6 +218,8 @@ pub struct Machine {
     leaving_since: Time,
     keeping: BucketSet,
     contested: BucketSet,
+    /// Those that a dead node had or kept, and that somebody keeps (see [`Machine::bereaved`]).
+    bereaved: BucketSet,
     connections: u32,
     orders: Orders,
     audits: Vec<Audit>,
@@ -322,6 +324,7 @@ impl Machine {
             leaving_since: now,
             keeping: BucketSet::EMPTY,
             contested: BucketSet::EMPTY,
+            bereaved: BucketSet::EMPTY,
             connections: 0,
             orders: Orders::default(),
             audits: Vec::new(),

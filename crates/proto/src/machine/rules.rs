@@ -133,6 +133,7 @@ impl Machine {
             self.own(retained);
             self.keep(given_up);
         }
+        self.bereave(now, previous.as_ref(), &view);
         self.live_by(now, &view);
         self.adopted_at = now;
         self.gained_since_adoption = 0;

@@ -282,6 +282,7 @@ impl Running {
         let (teller, latest) = latest::channel();
         let (ended_sender, ended) = oneshot::channel();
         will.farewells = node.farewells();
+        let own_macs = cluster_links.iter().map(|link| (link.link.index, link.own_mac)).collect();
         let (watch, words) = aside::channel(sync.is_some());
         let parts = Parts {
             node,
@@ -313,7 +314,7 @@ impl Running {
             }
         };
 
-        let aside = aside::start(words, &pin_dir, std::mem::take(&mut host.gates));
+        let aside = aside::start(words, &pin_dir, std::mem::take(&mut host.gates), own_macs);
         let guard = |ruleset| nat::Watch::new(ruleset, config.nat.is_some());
         let table = host.table.clone().map(guard).transpose().unwrap_or_else(|error| {
             tracing::warn!(%error, "the cluster's table in nftables is not watched: if anybody removes it, it stays away, until you run `rudel restart`");

@@ -582,6 +582,7 @@ mod tests {
             sender: PEER.id.as_u64(),
             ifindex: 2,
             family: to.family(),
+            mac: [2; 6],
             count: 1,
             last_ns: at_ms * 1_000_000,
             incarnation: PEER.incarnation.0,

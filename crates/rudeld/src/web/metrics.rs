@@ -317,11 +317,12 @@ impl Collector for Scrape {
         if let Some(aside) = &snapshot.aside {
             w.counters(
                 ("rudel_aside_segments", None),
-                "TCP segments for buckets of which nobody passed them: set aside by this node's filter, put through it when this node had the bucket, refused then by the kernel, and lost for want of room.",
+                "TCP segments for buckets of which nobody passed them: set aside by this node's filter, put through it when this node had the bucket, refused then by the kernel, handed on to the owner of a bucket that is kept here and was a dead node's, and lost for want of room.",
                 [
                     ("set_aside", aside.set_aside),
                     ("put_through", aside.put_through),
                     ("refused", aside.refused),
+                    ("handed_on", aside.handed_on),
                     ("lost", aside.lost),
                 ]
                 .map(|(what, count)| (vec![("what", what)], count)),

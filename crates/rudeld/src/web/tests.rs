@@ -132,6 +132,7 @@ fn metrics_have_the_promised_names_with_their_types_and_help() {
         "rudel_aside_segments_total{what=\"set_aside\"} 12",
         "rudel_aside_segments_total{what=\"put_through\"} 6",
         "rudel_aside_segments_total{what=\"refused\"} 0",
+        "rudel_aside_segments_total{what=\"handed_on\"} 0",
         "rudel_aside_segments_total{what=\"lost\"} 1",
         "rudel_hook_up 0.0",
         "rudel_hook_runs_total{result=\"good\"} 6",

@@ -4,6 +4,7 @@ use super::fixture::*;
 use crate::bucket::BucketSet;
 use crate::machine::{Action, Command};
 use crate::view::View;
+use crate::wire::Pulse;
 
 /// Buckets 1 and 3 go from the machine to a.
 fn two_move() -> View {
@@ -92,4 +93,52 @@ fn r9_a_leaver_waits_for_its_connections() {
     assert!(f.pulses().iter().all(|pulse| !pulse.gone));
     f.command(Command::Ended(BucketSet::ALL));
     assert!(f.pulses().iter().any(|pulse| pulse.gone));
+}
+
+#[test]
+fn what_the_dead_had_or_kept_is_bereaved_while_one_node_alone_keeps_it() {
+    let mut f = Fixture::handing_over(&["a", "b", "c", ME]);
+    // One bucket goes to a and two to b; a keeps the second of them, too.
+    let [one, two, three] = *f.machine.owned().iter().take(3).collect::<Vec<_>>() else {
+        panic!("it owns some")
+    };
+    let second = give(give(view(2, "b", &["a", "b", "c", ME]), "a", [one]), "b", [two, three]);
+    f.hear_view("b", &second);
+    f.hear("a", |pulse| pulse.keeping = buckets([two]));
+    assert!([one, two, three].iter().all(|bucket| f.machine.kept().contains(*bucket)));
+    let bereaved = |f: &Fixture, bucket| f.machine.bereaved(f.now).into_iter().find(|(of, _)| *of == bucket);
+    assert_eq!(f.machine.bereaved(f.now), [], "nobody is dead");
+    // a dies, its parent says good-bye for it, and c has its bucket.
+    f.hear("a", |pulse| pulse.gone = true);
+    let third = give(give(view(3, "b", &["b", "c", ME]), "c", [one]), "b", [two, three]);
+    f.hear_view("b", &third);
+    assert_eq!(
+        f.machine.bereaved(f.now),
+        [],
+        "c may keep something by this view, and has not said that it does not"
+    );
+    f.hear("b", settled_in(third.id));
+    f.hear("c", settled_in(third.id));
+    assert_eq!(bereaved(&f, one), Some((one, id("c"))), "a had it");
+    assert_eq!(bereaved(&f, two), Some((two, id("b"))), "a kept it");
+    assert_eq!(bereaved(&f, three), None, "of that nothing is lost");
+    // c gives it away and keeps it: what this node does not know may be a connection of c.
+    let fourth = give(view(4, "b", &["b", "c", ME]), "b", [one, two, three]);
+    f.hear_view("b", &fourth);
+    let keeping = |kept: &[u8]| {
+        let kept = buckets(kept.iter().copied());
+        move |pulse: &mut Pulse| {
+            settled_in(fourth.id)(pulse);
+            pulse.keeping = kept;
+        }
+    };
+    f.hear("b", keeping(&[]));
+    f.hear("c", keeping(&[one]));
+    assert_eq!((bereaved(&f, one), bereaved(&f, two)), (None, Some((two, id("b")))));
+    f.hear("c", keeping(&[]));
+    assert_eq!(bereaved(&f, one), Some((one, id("b"))));
+    // When nobody keeps it any more, its owner resets by itself.
+    f.command(Command::Ended(buckets([one])));
+    assert_eq!(bereaved(&f, one), None);
+    assert!(bereaved(&f, two).is_some());
 }
