@@ -173,6 +173,17 @@ fn r11_nobody_is_expired_who_is_not_by_all_terms() {
         f.pass(1);
         assert_eq!(f.machine.view().unwrap().members.len(), 1);
     }
+    // By the former terms one report is enough; the new ones want another, and who is late reports nothing.
+    let mut f = Fixture::member_of(&[ME, "x", "y"]);
+    f.command(Command::Terms(terms(NEW, 2, TIMEOUT, INTERVAL)));
+    f.hear("x", wanting);
+    f.hear("y", wanting);
+    assert_eq!(obeyed(&f), [0, NEW]);
+    f.run_saying(4 * TIMEOUT, &["x"], |_, pulse| {
+        wanting(pulse);
+        pulse.late = true;
+    });
+    assert_eq!(f.machine.view().unwrap().members.len(), 3);
 }
 
 #[test]
