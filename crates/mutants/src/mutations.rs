@@ -589,7 +589,9 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         "R11: expires whom one of the terms would expire",
         &[(JUDGE, "self.obeyed_terms().iter().all(", "self.obeyed_terms().iter().any(")],
         "r11_nobody_is_expired_who_is_not_by_all_terms",
-        Death::Class("reload", 100, 60),
+        Death::Unseen(
+            "nobody is given up within the longest time-out that is obeyed, whatever the terms: only their quorums tell, and 100 worlds of reload did not",
+        ),
     ),
     mutation(
         "any-view-adopted",

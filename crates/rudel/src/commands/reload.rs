@@ -50,12 +50,12 @@ pub(crate) fn run(target: &Target, args: &Args) -> Result<Outcome, Failure> {
             _ => Failure::undone(reason.clone(), "nothing was changed; mend that, and reload again"),
         };
         if args.json {
-            print_json(&reload)?;
+            output::print_json(&Told { schema: SCHEMA, reload: &reload })?;
         }
         return Err(failure);
     }
     if args.json {
-        print_json(&reload)?;
+        output::print_json(&Told { schema: SCHEMA, reload: &reload })?;
     } else {
         output::print(&render(&reload))?;
     }
@@ -76,12 +76,6 @@ fn follow(client: &mut Client) -> Result<Reload, Failure> {
         }
     }
     Ok(reload)
-}
-
-fn print_json(reload: &Reload) -> Result<(), Failure> {
-    let told = Told { schema: SCHEMA, reload };
-    let json = serde_json::to_string(&told).expect("it has text keys and no fallible parts");
-    output::print(&format!("{json}\n"))
 }
 
 fn render(reload: &Reload) -> String {
