@@ -277,11 +277,11 @@ fn what_all_nodes_live_by_changes_on_all_of_them_when_the_last_has_read_it() {
     assert_eq!(reload_as_the_last(&lab, "n3", &present), changes);
     for name in ALL {
         wait_lives_by(&lab, name, true);
-        let numbers: Vec<Value> = seen(&lab, name)["nodes"].as_array().expect("nodes").clone();
-        assert!(
-            numbers.iter().all(|node| node["configuration"] == numbers[0]["configuration"]),
-            "{numbers:?}"
-        );
+        // What the others live by it knows by their next words.
+        wait(&lab, name, "all to live by the same configuration", |seen| {
+            let nodes = seen["nodes"].as_array().expect("nodes");
+            nodes.iter().all(|node| node["configuration"] == nodes[0]["configuration"])
+        });
     }
     wait_until(DEADLINE, "the added address to be answered for", || answers(&lab)).expect("an answer");
     let mac = lab.client().neighbour(ADDED).expect("neighbours");
