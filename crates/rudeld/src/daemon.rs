@@ -250,6 +250,9 @@ impl Daemon {
                         Ok(()) = latest.changed() => {
                             let latest = latest.borrow_and_update().clone();
                             checking.examine(latest.examination);
+                            if latest.owners.is_some() {
+                                self.reloading.has_lived();
+                            }
                             self.follow_terms(hold, latest.terms);
                             self.follow(latest);
                         }

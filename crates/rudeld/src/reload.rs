@@ -100,6 +100,9 @@ struct Shared {
 struct Stored {
     agreed: Shared,
     wishes: Vec<Shared>,
+    /// Whether this node has been in a view of what was agreed on. If not, nobody has agreed on anything with it.
+    #[serde(default)]
+    lived: bool,
 }
 
 impl Shared {
@@ -163,6 +166,8 @@ pub struct Reloading {
     /// Wanted since, by their digests, the last one last: each may still come into force, though the file asks for another
     /// meanwhile.
     wishes: Vec<(u64, Shared)>,
+    /// Whether this node, in this run or before, has been in a view of what was agreed on.
+    lived: bool,
     /// What came of the last one.
     pub last: Option<Reload>,
 }
@@ -207,6 +212,7 @@ impl Reloading {
             path: path.into(),
             agreed: None,
             wishes: Vec::new(),
+            lived: false,
             last: None,
         };
         reloading.recall();
@@ -218,6 +224,7 @@ impl Reloading {
         let read = |path: &Path| serde_json::from_slice::<Stored>(&std::fs::read(path).ok()?).ok();
         let stored = read(&self.path);
         self.wishes = stored.iter().flat_map(|stored| &stored.wishes).map(|wish| (0, wish.clone())).collect();
+        self.lived = stored.as_ref().is_some_and(|stored| stored.lived);
         self.agreed = stored.map(|stored| stored.agreed);
     }
 
@@ -225,7 +232,8 @@ impl Reloading {
         let Some(agreed) = self.agreed.clone() else {
             return Ok(());
         };
-        let stored = Stored { agreed, wishes: self.wishes.iter().map(|(_, wish)| wish.clone()).collect() };
+        let wishes = self.wishes.iter().map(|(_, wish)| wish.clone()).collect();
+        let stored = Stored { agreed, wishes, lived: self.lived };
         let text = serde_json::to_vec(&stored).expect("keys are text, and numbers are whole");
         if std::fs::read(&self.path).is_ok_and(|before| before == text) {
             return Ok(());
@@ -268,7 +276,17 @@ impl Reloading {
     /// anything is said.
     pub fn begin(&mut self, file: &Config) -> Result<Beginning, StoreError> {
         let (agreed, wishes) = self.known(file);
-        let (in_force, others) = agreed.map_or_else(|| (file.clone(), Vec::new()), |agreed| (agreed, wishes));
+        self.lived &= agreed.is_some();
+        let (in_force, others) = match agreed {
+            Some(agreed) if self.lived => (agreed, wishes),
+            // A run that no view has named has agreed with nobody: nothing of it is in force, but it is obeyed like a wish.
+            Some(agreed) => {
+                let digest = self.digest(&agreed);
+                let wishes = wishes.into_iter().filter(|wish| self.digest(wish) != digest);
+                (file.clone(), std::iter::once(agreed.clone()).chain(wishes).collect())
+            }
+            None => (file.clone(), Vec::new()),
+        };
         // Who relies on what a former run has said nobody knows any more.
         let present = self.digest(&in_force);
         let former = others.iter().map(|other| terms(other, self.seed));
@@ -286,6 +304,7 @@ impl Reloading {
         let in_force = in_force.unwrap_or_else(|| file.clone());
         others.retain(obeys);
         let going_on = Beginning { in_force: in_force.clone(), commands: Vec::new() };
+        self.lived = true;
         self.start_with(file, in_force, others, Vec::new()).unwrap_or_else(|error| {
             // What is not stored must not be wished for; to go on is worth more than to follow the file.
             tracing::error!(%error, "what the file asks for is not followed: mend that, and run `rudel reload`");
@@ -389,6 +408,16 @@ impl Reloading {
         self.wishes.push((digest, Shared::of(config)));
     }
 
+    /// A view has named this node: from now on it starts with what it lives by.
+    pub fn has_lived(&mut self) {
+        if std::mem::replace(&mut self.lived, true) {
+            return;
+        }
+        if let Err(error) = self.store() {
+            tracing::warn!(%error, "what all nodes live by is not stored, and a restart into another file would not know it: see the error");
+        }
+    }
+
     /// All nodes live by the terms of this digest: the configuration in force with these, and whether the file asks for
     /// others meanwhile. `None` if that is nothing new.
     pub fn come_true(&mut self, digest: u64, in_force: &Config) -> Option<(Config, bool)> {
@@ -402,6 +431,7 @@ impl Reloading {
         self.wishes.drain(..index.map_or(0, |index| index + 1));
         let more = !self.wishes.is_empty();
         self.agreed = Some(Shared::of(&config));
+        self.lived = true;
         if let Err(error) = self.store() {
             // Then the next daemon obeys what this one has obeyed, too, for a moment.
             tracing::warn!(%error, "what all nodes live by is not stored: see the error");
@@ -587,6 +617,14 @@ addresses = ["192.0.2.10/24"]
         };
         let of = |text: &str| terms(&config(text), 7);
         assert_eq!(begin(FILE), (400, vec![Command::Terms(of(FILE))], false), "never here before");
+        assert_eq!(begin(FILE), (400, vec![Command::Terms(of(FILE))], false));
+        // Before any view has named this node nothing has been agreed on; what it has said is obeyed.
+        let corrected = vec![Command::ObeyToo(of(FILE)), Command::Terms(of(&slower))];
+        assert_eq!(begin(&slower), (1000, corrected, false), "never a member");
+        std::fs::remove_file(dir.path().join("terms.json")).unwrap();
+        let mut member = reloading(dir.path());
+        member.begin(&config(FILE)).unwrap();
+        member.has_lived();
         assert_eq!(begin(FILE), (400, vec![Command::Terms(of(FILE))], false));
         assert_eq!(begin(&slower), (400, vec![Command::Terms(of(&slower))], true));
         // Its wish may have come true for somebody by now: whoever starts obeys it, whatever the file says.
