@@ -21,7 +21,7 @@ use rudel_api::snapshot::{Node, NodeState, Snapshot};
 use crate::Outcome;
 use crate::commands::restart;
 use crate::failure::Failure;
-use crate::layout::{BOLD, Cell, Column, DIM, PLAIN, Row, table};
+use crate::layout::{BOLD, Cell, Column, DIM, PLAIN, Row, table, wrap};
 use crate::output;
 use crate::target::Target;
 
@@ -104,7 +104,10 @@ pub(crate) fn run(target: &Target, args: &Args) -> Result<Outcome, Failure> {
         file = next;
     }
     said.push_str(&keys_of_all(&snapshot, output::width()));
-    said.push_str(&format!("\n{}\n", advice(&file, &snapshot, &args.without, &path)));
+    let advice = advice(&file, &snapshot, &args.without, &path);
+    // A pipe gets one line.
+    let lines = output::terminal_width().map_or_else(|| vec![advice.clone()], |width| wrap(&advice, width));
+    said.push_str(&format!("\n{}\n", lines.join("\n")));
     output::print(&said)?;
     Ok(Outcome::Done)
 }

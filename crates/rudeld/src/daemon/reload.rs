@@ -97,7 +97,7 @@ impl Daemon {
         if !reload.applied.is_empty() || reload.pending.is_empty() {
             let applied = reload::in_a_line(&reload.applied);
             tracing::info!("the configuration was read again; changed: {applied}");
-            history.push(EventKind::Reloaded, None, format!("changed: {applied}"));
+            history.push(EventKind::Reloaded, None, format!("read again; changed: {applied}"));
         }
         if !reload.pending.is_empty() {
             let pending = reload::in_a_line(&reload.pending);
