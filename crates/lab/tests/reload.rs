@@ -19,6 +19,8 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use common::{assert_none_lost, at, lasting, ms, prober, root, say, second, sessions};
+use rudel_lab::probe::Prober;
+use rudel_lab::session::Sessions;
 use rudel_lab::{Lab, Settings, VIP4, status, wait_until};
 use serde_json::Value;
 
@@ -97,6 +99,20 @@ fn wait(lab: &Lab, name: &str, what: &str, is_so: impl Fn(&Value) -> bool) {
     wait_until(DEADLINE, what, look).unwrap_or_else(|error| panic!("{error:#}"));
 }
 
+/// Ends the traffic: no connection failed, none was lost, and the cluster was calm.
+fn assert_unnoticed(lab: &Lab, traffic: Prober, open: Sessions) {
+    let report = traffic.finish().expect("a report");
+    assert!(report.failed().is_empty(), "{}", report.failures());
+    let ended = assert_none_lost(open);
+    say(&format!(
+        "{} connections one after the other, slowest {:?}; 0 of {} that stayed lost",
+        report.total(),
+        report.slowest(),
+        ended.len()
+    ));
+    assert_calm(lab);
+}
+
 /// That nobody was given up, stalled, or left out.
 fn assert_calm(lab: &Lab) {
     for name in ALL {
@@ -168,16 +184,7 @@ fn weights_hooks_checks_and_the_drain_time_out_change_while_the_cluster_serves()
     wait(&lab, "n1", "its weight", |seen| seen["nodes"][0]["weight"] == 80);
 
     traffic.wait_answers(200).expect("answers at the end");
-    let report = traffic.finish().expect("a report");
-    assert!(report.failed().is_empty(), "{}", report.failures());
-    let ended = assert_none_lost(open);
-    say(&format!(
-        "{} connections one after the other, slowest {:?}; 0 of {} that stayed lost",
-        report.total(),
-        report.slowest(),
-        ended.len()
-    ));
-    assert_calm(&lab);
+    assert_unnoticed(&lab, traffic, open);
 }
 
 /// The configuration with a longer time-out, another interval and one address more.
@@ -288,16 +295,7 @@ fn what_all_nodes_live_by_changes_on_all_of_them_when_the_last_has_read_it() {
     assert_eq!(mac.as_deref(), Some("03:bf:0a:4a:00:0a"), "the cluster's MAC");
     traffic.wait_answers(400).expect("answers after");
     assert_eq!(lab.wait_at_rest(&ALL).expect("at rest"), owners, "nothing has moved");
-    let report = traffic.finish().expect("a report");
-    assert!(report.failed().is_empty(), "{}", report.failures());
-    let ended = assert_none_lost(open);
-    say(&format!(
-        "{} connections one after the other, slowest {:?}; 0 of {} that stayed lost",
-        report.total(),
-        report.slowest(),
-        ended.len()
-    ));
-    assert_calm(&lab);
+    assert_unnoticed(&lab, traffic, open);
 
     // The new time-out is what others wait for now: the former one would be over three times.
     let killed = Instant::now();

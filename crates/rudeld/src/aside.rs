@@ -15,8 +15,8 @@
 //! clock of the kernel, since each CPU has a ring of its own and the rings are read one after the other. A segment that the
 //! owner has passed after all (it was slow to say so) comes twice; TCP knows that from any network.
 //!
-//! In the same rings are the segments which this node, as a keeper, does not know in a bucket whose new owner has died
-//! ([`Machine::bereaved`]). They are handed on: sent to the own MAC of the owner, as the wire would bring them, were the cluster
+//! In the same rings are the segments which this node, as a keeper, does not know in a bucket of which somebody has died who had
+//! or kept it, too ([`Machine::bereaved`]). They are handed on: sent to the own MAC of the owner, as the wire would bring them, were the cluster
 //! one machine. Its stack answers an orphan with a reset; of a connection that it has, the segment is one that came twice.
 
 use std::collections::{BTreeMap, HashMap};
